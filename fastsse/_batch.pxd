@@ -10,6 +10,15 @@ cdef class EventBatch:
     cpdef object add(self, tuple topics, bytes data, unsigned char kind=*)
 
 
+cdef class KeyedBatch:
+    cdef readonly EventBatch events
+    cdef readonly list keys
+    cdef readonly list digests
+    cdef list made
+
+    cdef list as_list(self)
+
+
 # An event of topics and data, which were checked, as an object.
 cdef object plain_event(tuple topics, bytes data, unsigned char kind)
 

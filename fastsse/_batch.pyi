@@ -44,6 +44,33 @@ class EventBatch(Sequence[Event]):
     def __getitem__(self, index: slice) -> list[Event]: ...
     def __iter__(self) -> Iterator[Event]: ...
 
+class KeyedBatch(Sequence[Event]):
+    """Events of separate requests, some with an `Idempotency-Key`, without directives for each.
+
+    A sequence of events with their directives, which are made when the first is asked for.
+
+    Arguments:
+        events: without the keys.
+        keys: of the request of each event, with its scope; None: it has none.
+        digests: of each such request; the others' are ignored.
+
+    Raises ValueError when one is longer than the others.
+    """
+
+    events: EventBatch
+    keys: list[bytes | None]
+    digests: list[bytes]
+
+    def __init__(
+        self, events: EventBatch, keys: list[bytes | None], digests: list[bytes]
+    ) -> None: ...
+    def __len__(self) -> int: ...
+    @overload
+    def __getitem__(self, index: int) -> Event: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Event]: ...
+    def __iter__(self) -> Iterator[Event]: ...
+
 class Entries(Sequence[Entry]):
     """Committed events, without an `Entry` for each; they are made when they are asked for."""
 

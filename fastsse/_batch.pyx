@@ -14,7 +14,7 @@ from fastsse._positions cimport Positions
 from fastsse.native.place cimport Place, int_of, set_place
 
 from fastsse._core import load_frame
-from fastsse.directives import BLANK, notice_of, stored_key
+from fastsse.directives import BLANK, Directives, RequestKey, notice_of, stored_key
 from fastsse.events import Event
 from fastsse.positions import uuid_of_position
 
@@ -130,6 +130,33 @@ def sizes(events not None):
     return largest, total
 
 
+cdef class KeyedBatch:
+    def __init__(self, EventBatch events not None, list keys not None, list digests not None):
+        if not len(events.data) == len(keys) == len(digests):
+            raise ValueError("as many keys and digests as events")
+        self.events, self.keys, self.digests = events, keys, digests
+
+    def __len__(self):
+        return len(self.keys)
+
+    def __getitem__(self, index):
+        return self.as_list()[index]
+
+    def __iter__(self):
+        return iter(self.as_list())
+
+    cdef list as_list(self):
+        """All as objects, made once: who judges them may change what is asked."""
+        cdef Py_ssize_t at
+        if self.made is None:
+            self.made = [event_at(self.events, at) for at in range(len(self.keys))]
+            for at in range(len(self.keys)):
+                if self.keys[at] is not None:
+                    request = RequestKey(self.keys[at], self.digests[at], 1)
+                    self.made[at].direct(Directives(request=request))
+        return self.made
+
+
 # -- entries --------------------------------------------------------------------------------------
 
 cdef class Entries:
@@ -176,6 +203,7 @@ cdef class Entries:
 
 
 Sequence.register(EventBatch)
+Sequence.register(KeyedBatch)
 Sequence.register(Entries)
 
 

@@ -82,11 +82,12 @@ class KnownPublisher:
     Arguments:
         rights: what they may publish; None: everything.
         still: whether that holds; asked once in a turn of the loop.
+        scope: what stands before its keys.
     """
 
     rights: Final[Rights | None]
 
-    def __init__(self, rights: Rights | None, still: Callable[[], bool]) -> None: ...
+    def __init__(self, rights: Rights | None, still: Callable[[], bool], scope: bytes) -> None: ...
 
 class RunHeaders:
     """Headers of a request that its answer, or the line in a log, depends on."""

@@ -13,7 +13,7 @@ from cpython.tuple cimport PyTuple_GET_ITEM
 from libc.stdint cimport uint8_t, uint16_t, uint64_t
 from libc.string cimport memchr, memcmp, memcpy, memset
 
-from fastsse._batch cimport EventBatch
+from fastsse._batch cimport EventBatch, KeyedBatch
 from fastsse.native.publish_head cimport (
     ACCEPT, AUTHORIZATION, CONNECTION, EXPECT, FORWARDED, HOST, IGNORED, KEY, LENGTH, MEDIA_TYPE, ORIGIN,
     PRODUCER_EPOCH, PRODUCER_ID, PRODUCER_SEQ, REQUEST_ID, SLOW, TARGET_BYTES_MAX, TRACED, HeadBounds,
@@ -45,6 +45,7 @@ cdef enum:
     TARGETS_MAX = 16384
     TARGETS_BYTES_MAX = 4 * 1024 * 1024
     KNOWN_MAX = 1024
+    DIGESTS_MAX = 2            # Media types of one target.
     HOSTS_MAX = 1000
     # Header lines of an answer that depend on the request.
     LINES_BYTES_MAX = 1024
@@ -53,6 +54,7 @@ cdef enum:
     # Of a producer: longer ids and larger numbers are left to the connection.
     PRODUCER_BYTES_MAX = 256
     PRODUCER_DIGITS_MAX = 15
+    KEY_BYTES_MAX = 256
     OFFSET_DIGITS = 16
     # An answer to an append: heads, offset, lines for a producer.
     APPENDED_BYTES_MAX = 512
@@ -198,9 +200,11 @@ cdef class KnownTarget:
     cdef bint is_plain                  # it says nothing but topics
     cdef tuple fields                   # of the event, in the order of `EVENT_FIELDS`
     cdef object rights                  # the last that covered the topics
+    cdef dict digests                   # of the target and a media type, begun
 
     def __init__(self, target, event):
         self.target = target
+        self.digests = {}
         self.topics = event.topics
         self.fields = fields_of(event)
         self.is_plain = self.fields == fields_of(Event(event.topics))
@@ -212,6 +216,18 @@ cdef class KnownTarget:
             return False
         self.rights = rights
         return True
+
+    cdef bytes digest_of(self, object begin_digest, bytes media_type, bytes body):
+        """The digest of a request with a key. `begin_digest` begins that of a target and a media
+        type."""
+        begun = self.digests.get(media_type)
+        if begun is None:
+            if len(self.digests) >= DIGESTS_MAX:
+                self.digests.clear()
+            begun = self.digests[media_type] = begin_digest(self.target, media_type)
+        digest = begun.copy()
+        digest.update(b"%d:%b" % (len(body), body))
+        return digest.digest()
 
     cdef int add_event(
         self, EventBatch events, bytes data, uint8_t kind, bytes own_id, object directives
@@ -290,6 +306,21 @@ cdef class OpenStream(KnownTarget):
         return Directives(None, False, None, None, None, None, producer, self.asked.stream)
 
 
+cdef bytes key_of(bytes scope, Text text):
+    """A key with its scope: 1 to 256 printable characters, in quotes or not; None for any other."""
+    cdef size_t i
+    while text.size and is_blank(text.at[text.size - 1]):
+        text.size -= 1
+    if text.size > 1 and text.at[0] == c'"' == text.at[text.size - 1]:
+        text.at, text.size = text.at + 1, text.size - 2
+    if not 0 < text.size <= KEY_BYTES_MAX:
+        return None
+    for i in range(text.size):
+        if not 0x20 <= text.at[i] <= 0x7e:
+            return None
+    return scope + bytes_of(text)
+
+
 cdef inline bint is_blank(char one) noexcept:
     return one == c' ' or one == c'\t'
 
@@ -315,14 +346,16 @@ cdef class KnownPublisher:
     Arguments:
         rights: what they may publish; None: everything.
         still: whether that holds; asked once in a turn of the loop.
+        scope: what stands before its keys.
     """
 
     cdef readonly object rights
     cdef object still
+    cdef bytes scope
     cdef uint64_t turn
 
-    def __init__(self, rights, still):
-        self.rights, self.still = rights, still
+    def __init__(self, rights, still, bytes scope not None):
+        self.rights, self.still, self.scope = rights, still, scope
 
 
 cdef class Batch:
@@ -333,6 +366,7 @@ cdef class Batch:
     cdef list lanes, targets, own_ids
     cdef list headers                   # of each run: the few that its answer depends on, or None
     cdef list appends                   # of each run: an append to a durable stream as it came, or None
+    cdef list keys, digests             # of each request, None: it has no key; both None: none has one
     cdef uint16_t counts[BATCH_EVENTS_MAX]
     cdef size_t data_bytes
     cdef bint is_answered
@@ -350,7 +384,7 @@ cdef class Batch:
         """Publishes all of it; the answers follow now or later."""
         intake = self.intake
         try:
-            intake.publish(self.events, self.done)
+            intake.publish(self.all_events(), self.done)
         except Exception:
             intake.policy.on_failed()
             self.is_answered = True
@@ -360,6 +394,20 @@ cdef class Batch:
         if not self.is_answered:
             for lane in self.lanes:
                 (<Lane?>lane).on_waiting()
+        return 0
+
+    cdef object all_events(self):
+        return self.events if self.keys is None else KeyedBatch(self.events, self.keys, self.digests)
+
+    cdef int add_key(self, bytes key, bytes digest) except -1:
+        """The key of the request that was added last; None: it has none."""
+        if self.keys is None:
+            if key is None:
+                return 0
+            self.keys = [None] * (len(self.own_ids) - 1)
+            self.digests = self.keys[:]
+        self.keys.append(key)
+        self.digests.append(digest)
         return 0
 
     def done(self, outcome):
@@ -616,7 +664,7 @@ cdef class Intake:
         cdef KnownTarget target
         cdef KnownPublisher publisher
         cdef RunHeaders headers = None
-        cdef bytes own_id, body
+        cdef bytes own_id, body, key = None, digest = None
         cdef uint8_t kind
         cdef object directives = None
         cdef bint is_append
@@ -653,10 +701,16 @@ cdef class Intake:
         kind = KIND_JSON if is_json(head.values[MEDIA_TYPE]) else KIND_TEXT
         own_id = PyBytes_FromStringAndSize(own.text, own.size) if own.size else None
         body = PyBytes_FromStringAndSize(at, head.body_bytes)
-        if head.values[KEY].at is not NULL or head.values[EXPECT].at is not NULL:
+        if head.values[EXPECT].at is not NULL:
             directives = self.directives_of(target, publisher, &head, body)
             if directives is None or own_id is not None:
                 return 0
+        elif head.values[KEY].at is not NULL:
+            key = key_of(publisher.scope, head.values[KEY])
+            if key is None or own_id is not None:
+                return 0
+            digest = target.digest_of(
+                self.policy.begin_digest, value_of(head.values[MEDIA_TYPE]), body)
         if self.counts_clients and not self.policy.counts(lane, publisher.rights, headers):
             return 0
         if before == 0:
@@ -665,6 +719,7 @@ cdef class Intake:
         batch.counts[len(batch.lanes) - 1] += 1
         target.add_event(batch.events, body, kind, own_id, directives)
         batch.own_ids.append(own_id)
+        batch.add_key(key, digest)
         batch.targets.append(target)
         batch.data_bytes += head.body_bytes
         return size
@@ -716,6 +771,7 @@ cdef class Intake:
         batch.counts[len(batch.lanes) - 1] = 1
         stream.add_event(batch.events, data, stream.kind, None, directives)
         batch.own_ids.append(for_producer)
+        batch.add_key(None, None)
         batch.targets.append(stream)
         batch.data_bytes += head.body_bytes
         return size
@@ -723,7 +779,7 @@ cdef class Intake:
     cdef object directives_of(
         self, KnownTarget target, KnownPublisher publisher, PublishHead* head, bytes body
     ):
-        """What `Idempotency-Key` and `If-Match` ask; None when that needs a closer look."""
+        """What `If-Match` asks, and a key of the same request; None when that needs a closer look."""
         return self.policy.directives(
             target, publisher.rights, value_of(head.values[KEY]), value_of(head.values[EXPECT]),
             value_of(head.values[MEDIA_TYPE]), body)

@@ -11,7 +11,7 @@ from fastsse._intake import KnownPublisher, KnownTarget
 from fastsse.api.access import CREDENTIAL_NAMES, Access
 from fastsse.api.publish_query import event_of_query
 from fastsse.api.rate_limits import RequestLimits
-from fastsse.api.request_directives import Asked
+from fastsse.api.request_directives import Asked, begin_digest, key_scope
 from fastsse.api.warnings import warnings_on
 from fastsse.auth.rights import Rights
 from fastsse.directives import Directives
@@ -69,7 +69,13 @@ class PublishIntake:
     def publisher(self, header: bytes | None) -> KnownPublisher | None:
         """The publisher of an `Authorization` header, if it was accepted before."""
         known = self._access.known_publisher(header)
-        return None if known is None else KnownPublisher(known.rights, known.still)
+        return (
+            None
+            if known is None
+            else KnownPublisher(known.rights, known.still, key_scope(known.rights))
+        )
+
+    begin_digest = staticmethod(begin_digest)
 
     def directives(
         self,

@@ -25,7 +25,7 @@ from fastsse.errors import InvalidEvent
 from fastsse.events import Event
 from fastsse.http.request import Request, Target
 
-__all__ = ["Asked", "asked_of", "check_streamed", "scoped"]
+__all__ = ["Asked", "asked_of", "begin_digest", "check_streamed", "key_scope", "scoped"]
 
 KEY_HEADER: Final = "Idempotency-Key"
 EXPECT_HEADER: Final = "If-Match"
@@ -42,7 +42,7 @@ def asked_of(request: Request, events: Sequence[Event], rights: Rights | None) -
     if key is None and expect is None and is_plain(events):
         return events
     events = list(events)  # Each access to a batch of columns makes a new event.
-    scope = _scope(rights)
+    scope = key_scope(rights)
     _check(events, key is not None, expect)
     for event in events:
         _direct(event, scope)
@@ -82,24 +82,28 @@ class Asked(NamedTuple):
         """The key of a request that publishes so many events; None without one."""
         if self.key is None:
             return None
-        text = _scope(rights) + check_key(_unquoted(self.key), KEY_HEADER)
-        return RequestKey(text, self._digest(), count)
+        text = key_scope(rights) + check_key(_unquoted(self.key), KEY_HEADER)
+        digest = begin_digest(self.target, self.media_type, self.expect)
+        digest.update(b"%d:%b" % (len(self.body), self.body))
+        return RequestKey(text, digest.digest(), count)
 
-    def _digest(self) -> bytes:
-        """A digest of everything that distinguishes requests."""
-        pairs = [pair for pair in self.target.pairs if pair[0] not in CREDENTIAL_NAMES]
-        parts = (
-            self.target.path,
-            repr(pairs).encode(),
-            # Whichever parser has read the head: one leaves blanks around values.
-            self.media_type.strip(),
-            (self.expect or b"").strip(),
-            self.body,
-        )
-        digest = hashlib.blake2b(digest_size=_DIGEST_BYTES)
-        for part in parts:
-            digest.update(b"%d:%b" % (len(part), part))
-        return digest.digest()
+
+def begin_digest(
+    target: Target, media_type: bytes | None, expect: bytes | None = None
+) -> "hashlib.blake2b":
+    """The digest of everything that distinguishes requests, up to the body."""
+    pairs = [pair for pair in target.pairs if pair[0] not in CREDENTIAL_NAMES]
+    parts = (
+        target.path,
+        repr(pairs).encode(),
+        # Whichever parser has read the head: one leaves blanks around values.
+        (media_type or b"").strip(),
+        (expect or b"").strip(),
+    )
+    digest = hashlib.blake2b(digest_size=_DIGEST_BYTES)
+    for part in parts:
+        digest.update(b"%d:%b" % (len(part), part))
+    return digest
 
 
 def scoped(events: Sequence[Event], rights: Rights | None) -> Sequence[Event]:
@@ -110,7 +114,7 @@ def scoped(events: Sequence[Event], rights: Rights | None) -> Sequence[Event]:
         _check(events, False, None)
         if any(is_delayed(event.directives) for event in events):
             raise InvalidEvent("delay", "needs a request with one event")
-        scope = _scope(rights)
+        scope = key_scope(rights)
         for event in events:
             _direct(event, scope)
     return events
@@ -153,7 +157,8 @@ def _add(event: Event, **more: object) -> None:
     event.direct((event.directives or Directives())._replace(**more))  # type: ignore[arg-type]
 
 
-def _scope(rights: Rights | None) -> bytes:
+def key_scope(rights: Rights | None) -> bytes:
+    """What stands before the keys of a publisher: its subject, as a digest."""
     return _scope_of("" if rights is None else rights.subject or "")
 
 

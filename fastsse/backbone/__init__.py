@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from itertools import accumulate
 from typing import Final, NamedTuple, Protocol
 
-from fastsse.entries import Entry
+from fastsse.entries import Entry, KeyedBatch
 from fastsse.errors import FastsseError
 from fastsse.events import Event
 from fastsse.evicted import Evicted
@@ -125,6 +125,11 @@ class Backbone(Protocol):
         `done` once: with its positions, with `Refused("backbone", …)`, or with a `Conflict` where
         the state of its topics forbids it. What is known already is not stored again; then the
         positions are `judge.JudgedPositions`."""
+
+    def append_keyed(self, batch: KeyedBatch) -> Sequence[int] | None:
+        """Commits a batch of which no key is known, and delivers it, within the call; the
+        positions. None, without doing anything, for any other batch, and from a backbone that
+        needs more than the call: then `append` gets its events."""
 
     @property
     def has_ended(self) -> bool:

@@ -4,7 +4,7 @@ A key is remembered for a window from its first use. What all of them take is bo
 bound new keys are refused: the window never gets shorter.
 """
 
-from collections import OrderedDict
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple, Protocol
 
@@ -23,6 +23,10 @@ class KnownKey(NamedTuple):
 
     digest: bytes
     positions: Sequence[int]
+
+
+_Row = tuple[int, bytes, int | Sequence[int]]
+"""Until when it is known, in unix milliseconds, the digest, and the position or all of them."""
 
 
 def key_cost(key: bytes, count: int) -> int:
@@ -68,15 +72,20 @@ class KeyTable:
         self._total_bytes: Final = total_bytes
         self._now_ms: Final = now_ms
         self._oldest_ms = 0
-        self._known: Final[OrderedDict[bytes, tuple[int, KnownKey]]] = OrderedDict()
+        self._rows: Final[dict[bytes, _Row]] = {}
+        self._order: Final[deque[bytes]] = (
+            deque()
+        )  # The same keys, in the order of their first use.
 
     def __len__(self) -> int:
-        return len(self._known)
+        return len(self._rows)
 
     def find(self, key: bytes) -> KnownKey | None:
         """As `Keys`. O(1)."""
-        found = self._known.get(key)
-        return None if found is None or found[0] <= self._now_ms() else found[1]
+        row = self._rows.get(key)
+        if row is None or row[0] <= self._now_ms():
+            return None
+        return KnownKey(row[1], (row[2],) if isinstance(row[2], int) else row[2])
 
     def has_room(self, size_bytes: int) -> bool:
         """As `Keys`. O(keys that are too old)."""
@@ -90,20 +99,65 @@ class KeyTable:
         until_ms = (now_ms if time_ms is None else time_ms) + self._window_ms
         if until_ms <= now_ms:
             return
-        before = self._known.pop(key, None)
-        if before is not None:
-            self.bytes -= key_cost(key, len(before[1].positions))
-        elif not self._known:
+        self._forget(key)
+        if not self._rows:
             self._oldest_ms = until_ms
-        self._known[key] = until_ms, known
+        self._rows[key] = until_ms, known.digest, known.positions
+        self._order.append(key)
         self.bytes += key_cost(key, len(known.positions))
 
-    def _forget_old(self) -> None:
-        now_ms = self._now_ms()
-        while self._known:
-            key, (until_ms, known) = next(iter(self._known.items()))
-            if until_ms > now_ms:
+    def add_new(
+        self,
+        keys: Sequence[bytes | None],
+        digests: Sequence[bytes | None],
+        append: Callable[[], Sequence[int]],
+    ) -> Sequence[int] | None:
+        """Appends events and remembers their keys, if none is known, in the table or twice among
+        them, and all have room; else changes nothing and returns None. O(keys).
+
+        Arguments:
+            keys: of each event; None: it has none.
+            digests: of the request of each; None: it has no key.
+            append: appends all events and returns their positions.
+        """
+        new = [key for key in keys if key is not None]
+        size_bytes = sum(map(len, new)) + KEY_COST_BYTES * len(new)
+        if not self.has_room(size_bytes):
+            return None
+        if not self._rows.keys().isdisjoint(new) or len(set(new)) < len(new):
+            return None
+        positions = append()
+        if self._window_ms:
+            until_ms = self._now_ms() + self._window_ms
+            if not self._rows:
                 self._oldest_ms = until_ms
+            placed = zip(digests, positions, strict=True)
+            found = [(until_ms, digest, place) for digest, place in placed if digest is not None]
+            self._rows.update(zip(new, found, strict=True))
+            self._order.extend(new)
+            self.bytes += size_bytes
+        return positions
+
+    def _forget(self, key: bytes) -> None:
+        """Forgets a key that is used again."""
+        if key in self._rows:
+            self._forget_old()
+        row = self._rows.pop(key, None)
+        if row is not None:
+            self._order.remove(key)
+            self.bytes -= _cost(key, row)
+
+    def _forget_old(self) -> None:
+        now_ms, rows, order = self._now_ms(), self._rows, self._order
+        while order:
+            row = rows[order[0]]
+            if row[0] > now_ms:
+                self._oldest_ms = row[0]
                 return
-            del self._known[key]
-            self.bytes -= key_cost(key, len(known.positions))
+            key = order.popleft()
+            del rows[key]
+            self.bytes -= _cost(key, row)
+
+
+def _cost(key: bytes, row: _Row) -> int:
+    return key_cost(key, 1 if isinstance(row[2], int) else len(row[2]))

@@ -32,7 +32,7 @@ from fastsse.backbone.lead import LeadLog
 from fastsse.backbone.producers import ProducerTable
 from fastsse.backbone.stream_rows import StreamTable
 from fastsse.directives import without_key
-from fastsse.entries import encode_entries
+from fastsse.entries import KeyedBatch, encode_entries, kinds_of
 from fastsse.errors import FastsseError, Unavailable
 from fastsse.events import Event
 from fastsse.evicted import Evicted
@@ -91,6 +91,19 @@ class MemoryBackbone:
             self._append_judged(events, self.states, done)
         else:
             done(self._append(events))
+
+    def append_keyed(self, batch: KeyedBatch) -> Sequence[int] | None:
+        """As `Backbone`."""
+        events = batch.events
+        if self.keeps_keys or self._deliver is None:
+            return None
+        if self.states is None or not is_plain(events) or self.streams.has_any(events):
+            return None
+        if self.states.ended_count and any(
+            self.states.ended_at(topic) for topics, _ in kinds_of(events) for topic in topics
+        ):
+            return None
+        return self.keys.add_new(batch.keys, batch.digests, lambda: self._append(events))
 
     def _append(self, events: Sequence[Event]) -> Sequence[int]:
         assert self._deliver is not None

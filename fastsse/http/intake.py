@@ -47,10 +47,15 @@ class Publishes(Protocol):
         not known at once."""
 
     @property
+    def begin_digest(self) -> Callable[[Target, bytes | None], Any]:
+        """The function that begins the digest of requests with an `Idempotency-Key`, of a target
+        and the value of `Content-Type`. `%d:%b` of the body's length and the body ends it."""
+
+    @property
     def directives(self) -> Callable[..., Directives | None]:
-        """The function that reads `Idempotency-Key` and `If-Match`. Arguments: the KnownTarget,
-        the publisher's rights, the values of both headers and of `Content-Type`, each bytes or
-        None, and the body. None if they need a full check."""
+        """The function that reads `If-Match`, and `Idempotency-Key` of the same request. Arguments:
+        the KnownTarget, the publisher's rights, the values of both headers and of `Content-Type`,
+        each bytes or None, and the body. None if they need a full check."""
 
     def counts(self, host: str, rights: Rights | None, forwarded: bytes | None) -> bool:
         """Counts a publish for its client; False, without counting, if that is over a limit."""
@@ -68,6 +73,7 @@ class _Policy:
         self.publish = publishes.publish
         self.publisher = publishes.publisher
         self.directives = publishes.directives
+        self.begin_digest = publishes.begin_digest
         self.request_id_line = request_id_line
 
     def target(self, raw: bytes) -> KnownTarget | None:

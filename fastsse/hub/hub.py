@@ -21,7 +21,7 @@ from fastsse.backbone.producers import ProducerTable
 from fastsse.backbone.stream_rows import StreamTable
 from fastsse.config import HistoryOptions, StreamOptions
 from fastsse.directives import with_count
-from fastsse.entries import Entry, sizes
+from fastsse.entries import Entry, KeyedBatch, sizes
 from fastsse.errors import (
     Conflict,
     EventTooLarge,
@@ -289,6 +289,8 @@ class Hub:
         list with the position or the error of each, and what is published of one that was stored
         before. A refused append to a durable stream is not counted: it is published again by
         itself, which counts it."""
+        if type(events) is KeyedBatch and self._append_keyed(events, done):
+            return
         if not is_plain(events) and len(events) > 1 and not self._backbone.judges_each:
             self._publish_each(events, done)
             return
@@ -301,6 +303,21 @@ class Hub:
             done(outcome)
 
         self.publish(events, answered)
+
+    def _append_keyed(self, batch: KeyedBatch, done: Callable[[Published], None]) -> bool:
+        """Publishes a batch of which nothing is refused and nothing known; else False, and nothing
+        is done: the events take the longer way."""
+        events = batch.events
+        if self.interceptors is not None or self._rates.active or self.topics.rules.hides:
+            return False
+        if self._objection(events) is not None:
+            return False
+        positions = self._backbone.append_keyed(batch)
+        if positions is None:
+            return False
+        self.events_published += len(positions)
+        done(Published(positions, events))
+        return True
 
     def _publish_each(
         self,

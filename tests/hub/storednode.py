@@ -14,7 +14,7 @@ from fastsse.backbone import (
     Stretched,
     newest_within,
 )
-from fastsse.entries import Entry, encode_entries
+from fastsse.entries import Entry, KeyedBatch, encode_entries
 from fastsse.errors import FastsseError, Unavailable
 from fastsse.events import Event
 from fastsse.evicted import Evicted
@@ -72,6 +72,9 @@ class StoredBackbone:
 
     def touch_stream(self, topic: str, generation: int) -> None:
         pass
+
+    def append_keyed(self, batch: KeyedBatch) -> None:
+        return None
 
     def append(self, events: Sequence[Event], done: Done) -> None:
         self.deliver(self.commit(events))

@@ -50,7 +50,7 @@ from fastsse.bus.handshake import Welcome
 from fastsse.bus.history_transfer import evictions_of, read_entries, send_history
 from fastsse.bus.refusals import unpack_conflict
 from fastsse.bus.transport import FrameTransport
-from fastsse.entries import Entry
+from fastsse.entries import Entry, KeyedBatch
 from fastsse.errors import FastsseError, Unavailable
 from fastsse.events import Event
 from fastsse.hub.history import History
@@ -178,6 +178,9 @@ class BusBackbone:
         welcome = self._connection.welcome
         history.keeps_streams = welcome is not None and welcome.wants_memory
         self._backfill.share(history)
+
+    def append_keyed(self, batch: KeyedBatch) -> None:
+        """Leaves all to `append`."""
 
     def append(self, events: Sequence[Event], done: Done) -> None:
         """Sends a batch to the hub process. It is done when its entries arrived and were delivered.
