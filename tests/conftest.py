@@ -25,8 +25,14 @@ settings.load_profile("same")
 # that they start.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
-# Whose tests share what is started once, and so have one process where there are several.
-TOGETHER = ("tests/loadtests/", "tests/docs/test_openapi.py", "tests/docs/test_site.py")
+# Whose tests share what is started or parsed once, and so have one process where there are several.
+TOGETHER = (
+    "tests/loadtests/",
+    "tests/docs/test_openapi.py",
+    "tests/docs/test_site.py",
+    "tests/test_house.py",
+    "tests/cli/test_operator_commands.py",
+)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -52,6 +52,16 @@ _RESTORED: Final = (
     "::test_a_client_of_a_restored_export_receives_a_gap_unless_the_export_was_complete"
 )
 _SERVED: Final = "tests/backbone/test_sqlite_served.py::"
+_STREAMS_KILLED: Final = (
+    "tests/supervisor/test_streams_killed.py"
+    "::test_appends_are_stored_once_and_in_order_when_processes_are_killed"
+)
+_DELETIONS: Final = (
+    "tests/replays/test_deletions.py::test_deleted_events_are_gone_for_good_and_nothing_else_is"
+)
+_LEFT_ALL: Final = (
+    "tests/backbone/test_sqlite_losses.py::test_a_killed_server_that_left_everything_leaves_no_gap"
+)
 _SNAPSHOTS: Final = "tests/replays/test_snapshots.py::test_snapshot_"
 _PID_FILE: Final = "tests/supervisor/test_reload.py::test_unusable_pid_file_is_one_line"
 _ABORTS: Final = (
@@ -138,6 +148,16 @@ PARTS: Final[dict[str, Part | None]] = {
             "tests/supervisor/test_service.py::test_sockets_of_the_service_manager_are_served[1]",
             "tests/supervisor/test_service.py"
             "::test_newcomers_of_a_full_worker_go_to_one_with_room[False]",
+            f"{_STREAMS_KILLED}[memory]",
+            f"{_DELETIONS}[memory]",
+            f"{_SNAPSHOTS}is_right_before_and_after_a_restart[memory]",
+            "tests/supervisor/test_feeds.py::test_feed_is_known_to_every_worker_and_after_kills"
+            "[memory]",
+            *(f"{_LEFT_ALL}[{lost}]" for lost in ("1-synced", "3000-written", "40-synced")),
+            "tests/test_interceptors.py"
+            "::test_plug_in_is_an_entry_point_and_is_interrupted_in_the_program[1]",
+            "tests/api/test_start_lines.py"
+            "::test_a_terminal_shows_three_lines_and_ctrl_c_ends_the_server[1]",
         ),
         Part("full", _SIBLING),
     ),
@@ -146,8 +166,8 @@ PARTS: Final[dict[str, Part | None]] = {
     ),
     f"{_SNAPSHOTS}is_right_before_and_after_a_restart[redis]": _REDIS,
     f"{_SNAPSHOTS}and_what_follows_miss_nothing_while_events_are_published[redis]": _REDIS,
-    "tests/replays/test_deletions.py"
-    "::test_deleted_events_are_gone_for_good_and_nothing_else_is[redis]": _REDIS,
+    f"{_DELETIONS}[redis]": _REDIS,
+    f"{_STREAMS_KILLED}[redis]": _REDIS,
     "tests/test_tiers.py::test_a_run_lists_what_it_left_out_and_runs_what_its_path_names": Part(
         "full", "collects the whole suite"
     ),
@@ -174,8 +194,15 @@ PARTS: Final[dict[str, Part | None]] = {
 }
 
 
-#: Tests of these folders run on asyncio's loop too; in the core the folder `http` does both.
-_ON_BOTH_LOOPS: Final = "tests/api/"
+#: Tests of these run on asyncio's loop too. In the core they run on uvloop alone, which users have;
+#: there the rest of `tests/http`, the connections and sockets, runs on both.
+_ON_BOTH_LOOPS: Final = (
+    "tests/api/",
+    "tests/streams/",
+    "tests/http/test_strictness.py",
+    "tests/http/test_intake.py",
+    "tests/http/test_program.py",
+)
 _SECOND_LOOP: Final = Part("full", "asyncio's own loop; uvloop, and HTTP on both, are in the core")
 
 
@@ -211,11 +238,15 @@ def is_ignored(path: str, tier: str) -> bool:
     return is_left_out(part, tier) or bool(missing(part))
 
 
+def _second_loops() -> list[tuple[str, Part]]:
+    return [(f"{path}…[asyncio]", _SECOND_LOOP) for path in _ON_BOTH_LOOPS]
+
+
 def left_out(tier: str) -> list[str]:
     """A line for each part that a tier, or a module that is not installed, leaves out. The tests
     that `rest` leaves out are those of `core`."""
     lines = []
-    for path, part in [*PARTS.items(), (f"{_ON_BOTH_LOOPS}…[asyncio]", _SECOND_LOOP)]:
+    for path, part in [*PARTS.items(), *_second_loops()]:
         if part is None:
             continue
         absent = ", ".join(missing(part))

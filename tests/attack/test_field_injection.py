@@ -11,6 +11,7 @@ from urllib.parse import urlencode
 import pytest
 import sseclient
 
+from fastsse.server import Server
 from tests.attack.conftest import Start
 from tests.eventstream import parse
 from tests.http.raw import connected, get, request
@@ -90,9 +91,13 @@ def check(wire: bytes, fields: dict[str, str]) -> None:
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("field", FIELDS)
-@pytest.mark.parametrize("name", TROUBLE)
-async def test_nothing_breaks_out_of_a_field(start: Start, way: str, field: str, name: str) -> None:
+async def test_nothing_breaks_out_of_a_field(start: Start, way: str, field: str) -> None:
     server = await start()
+    for name in TROUBLE:
+        await breaks_out_of_nothing(server, way, field, name)
+
+
+async def breaks_out_of_nothing(server: Server, way: str, field: str, name: str) -> None:
     text = f"a{TROUBLE[name]}{FORGED.replace(chr(10), TROUBLE[name])}z"
     fields = {"topic": "t", "data": "x", field: text}
     async with connected(server) as reader, connected(server) as raw:
@@ -106,8 +111,8 @@ async def test_nothing_breaks_out_of_a_field(start: Start, way: str, field: str,
             await stream.next()
             check(stream.body[opening:], fields)
         else:
-            assert (answer.status, answer.field) in [(400, field), (400, "type")]
-            assert field != "data"
+            assert (answer.status, answer.field) in [(400, field), (400, "type")], name
+            assert field != "data", name
             server.publish("t", "after")
             assert (await stream.next()).data == "after"
 

@@ -3,22 +3,17 @@
 import contextlib
 import json
 import socket
-import subprocess
 from collections.abc import Iterator
 
 import pytest
 
-from tests.cli.commandline import command, environment
+from tests.cli.commandline import Ended, called
 from tests.docs.servers import Served
 
 
-def run(served: Served, *arguments: str) -> subprocess.CompletedProcess[str]:
+def run(served: Served, *arguments: str) -> Ended:
     """A command against a server."""
-    url = f"http://{served.address}"
-    return subprocess.run(
-        command(arguments), capture_output=True, text=True, timeout=60, check=False,
-        env=environment(FASTSSE_URL=url, FASTSSE_TOKEN="sesame"),
-    )  # fmt: skip
+    return called(*arguments, FASTSSE_URL=f"http://{served.address}", FASTSSE_TOKEN="sesame")
 
 
 @pytest.fixture(scope="module")
@@ -43,34 +38,34 @@ def listeners(served: Served) -> Iterator[None]:
 
 def test_lists_and_kicks_reach_every_worker(served: Served, listeners: None) -> None:
     shown = run(served, "connections", "--topic", "news", "--json")
-    assert (shown.returncode, shown.stderr) == (0, "")
-    rows = json.loads(shown.stdout)["connections"]
+    assert (shown.status, shown.err) == (0, "")
+    rows = json.loads(shown.out)["connections"]
     assert len({row["id"] for row in rows}) == 6
     table = run(served, "connections", "-n", "2")
-    assert len(table.stdout.splitlines()) == 3
-    assert "more than 2" in table.stderr
+    assert len(table.out.splitlines()) == 3
+    assert "more than 2" in table.err
     topics = run(served, "topics", "list", "n*")
-    assert topics.stdout.splitlines()[1].split("\t")[:2] == ["news", "6"]
+    assert topics.out.splitlines()[1].split("\t")[:2] == ["news", "6"]
     top = run(served, "top", "--json", "--count", "1")
-    assert json.loads(top.stdout)["topics"][0]["subscribers"] == 6
-    assert "6 streams" in run(served, "top", "--count", "1").stdout
+    assert json.loads(top.out)["topics"][0]["subscribers"] == 6
+    assert "6 streams" in run(served, "top", "--count", "1").out
     one = run(served, "kick", rows[0]["id"], "--retry", "1h")
-    assert (one.returncode, one.stdout) == (0, "1 ended\n")
-    assert run(served, "kick", rows[0]["id"]).returncode == 1
+    assert (one.status, one.out) == (0, "1 ended\n")
+    assert run(served, "kick", rows[0]["id"]).status == 1
     rest = run(served, "kick", "--topic", "news", "--retry", "1h", "--json")
-    assert json.loads(rest.stdout)["kicked"] == 5
-    assert json.loads(run(served, "connections", "--json").stdout)["connections"] == []
+    assert json.loads(rest.out)["kicked"] == 5
+    assert json.loads(run(served, "connections", "--json").out)["connections"] == []
 
 
 def test_levels_and_sources_are_shown_and_faults_are_a_sentence(served: Served) -> None:
-    assert "fastsse.http debug" in run(served, "log-level", "debug", "--part", "http").stdout
-    assert run(served, "source", "list").stdout.startswith("name\tsystem")
+    assert "fastsse.http debug" in run(served, "log-level", "debug", "--part", "http").out
+    assert run(served, "source", "list").out.startswith("name\tsystem")
     refused = run(served, "topics", "list", "--token", "wrong")
-    assert refused.returncode == 1
-    assert "401" in refused.stderr
-    assert "Traceback" not in refused.stderr
+    assert refused.status == 1
+    assert "401" in refused.err
+    assert "Traceback" not in refused.err
     absent = run(served, "connections", "--url", "http://127.0.0.1:1")
-    assert (absent.returncode, absent.stderr) == (3, "http://127.0.0.1:1: connection refused.\n")
-    assert run(served, "kick").returncode == 2
+    assert (absent.status, absent.err) == (3, "http://127.0.0.1:1: connection refused.\n")
+    assert run(served, "kick").status == 2
     bad = run(served, "kick", "--subject", "x", "--bar", "soon")
-    assert (bad.returncode, "bar" in bad.stderr) == (1, True)
+    assert (bad.status, "bar" in bad.err) == (1, True)

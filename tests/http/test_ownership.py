@@ -120,6 +120,10 @@ def ends(monkeypatch: pytest.MonkeyPatch) -> Counter[int]:
     return counts
 
 
+# More bytes than the buffers of two sockets hold.
+ANSWERS = 400
+
+
 @pytest.mark.parametrize(
     "last", [get("/events?topic=a"), get("/healthz", "Connection: close")], ids=["stream", "close"]
 )
@@ -130,11 +134,11 @@ async def test_a_peer_that_reads_again_is_never_closed_inside_its_transports_cal
     asyncio.get_running_loop().set_exception_handler(lambda _, context: wrong.append(context))
     async with connected(server) as raw:
         raw.reader._transport.pause_reading()  # type: ignore[attr-defined]
-        await raw.send(get("/metrics") * 1000 + last)
+        await raw.send(get("/metrics") * ANSWERS + last)
         deadlines = server._worker.frontend._deadlines
         await until(lambda: [c for c in deadlines if c._choked])
         raw.reader._transport.resume_reading()  # type: ignore[attr-defined]
-        for _ in range(1000):
+        for _ in range(ANSWERS):
             assert (await raw.answer()).status == 200
         assert (await raw.head())[0] == 200
     await until(lambda: not deadlines and not server.stream_count)
