@@ -1,4 +1,4 @@
-"""NDJSON to a batch of events: the lines that most publishers send, without an `Event` for each."""
+"""Reads NDJSON into a batch of events. Usual lines are read natively, without an `Event` each."""
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
@@ -25,7 +25,7 @@ cdef unsigned char JSON = DATA_JSON
 
 
 cdef struct Line:
-    # Where the values of a line are; 0 is the line itself, so it stands for "none".
+    # The places of the values. 0 means "none", because place 0 is the object of the line.
     uint32_t topic
     uint32_t data
     uint32_t event
@@ -34,7 +34,7 @@ cdef struct Line:
 # ---- lines that are read natively ---------------------------------------------------------------
 
 cdef inline uint32_t* member_named(Line* line, Place* name) noexcept nogil:
-    """Where the value of a member goes; NULL for another name, and for one that stands twice."""
+    """Where the place of a member's value is kept; NULL for another name or a repeated one."""
     cdef uint32_t* member = NULL
     if name.size == 5 and memcmp(name.at, b"topic", 5) == 0:
         member = &line.topic
@@ -50,8 +50,8 @@ cdef inline bint is_plain_text(Place* place) noexcept nogil:
 
 
 cdef bint read_line(Json* json, Line* line, const char* at, size_t size) noexcept nogil:
-    """Whether a line is an object of a topic, data, and perhaps an event type, and of its data
-    nothing is lost when their bytes are kept."""
+    """Whether a line can be read natively: an object with a topic, data and maybe an event type,
+    whose data can be kept as they are written."""
     cdef uint32_t index = 1
     cdef uint32_t* member
     cdef Text text
@@ -74,7 +74,7 @@ cdef bint read_line(Json* json, Line* line, const char* at, size_t size) noexcep
 
 
 cdef bytes data_of(Place* place):
-    """The data as they are kept: the text of a string, another value as orjson writes it."""
+    """The data of the event: the text of a string; any other value as orjson would write it."""
     if place.kind == JSON_STRING and not place.is_escaped:
         return PyBytes_FromStringAndSize(place.at, place.size)
     cdef bytes room = PyBytes_FromStringAndSize(NULL, place.size)
@@ -93,12 +93,12 @@ cdef inline str text_of(Place* place):
 # ---- a body ------------------------------------------------------------------------------------
 
 cdef class Reader:
-    """What one body has said already: each topic and event type is checked once."""
+    """The state of one body. Each topic and event type is checked once."""
     cdef EventBatch batch
-    cdef dict topics           # by name: the tuple of it
-    cdef dict types            # by text: the event type as an event has it
-    cdef Json json             # of the newest line
-    cdef Text newest_topic     # of the newest line that was read natively, and its tuple
+    cdef dict topics           # name -> tuple of the name
+    cdef dict types            # text -> event type as an event has it
+    cdef Json json             # the newest line
+    cdef Text newest_topic     # topic of the newest line that was read natively, and its tuple
     cdef tuple newest_topics
 
     def __cinit__(self):
@@ -110,7 +110,8 @@ cdef class Reader:
         json_free(&self.json)
 
     cdef bint take_native(self, const char* at, size_t size) except -1:
-        """Adds the event of a line that can be read natively. False: nothing was done."""
+        """Adds the event of a line. Returns False, without a change, if it can't be read
+        natively."""
         cdef Line line
         if not read_line(&self.json, &line, at, size):
             return False

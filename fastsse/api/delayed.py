@@ -261,7 +261,7 @@ def _accepted(entry_id: str, due_ms: int) -> Response:
 
 
 def _full(error: FastsseError) -> FastsseError:
-    """A full schedule is 507: it is no matter of seconds."""
+    """A full schedule is 507, not 503: a retry within seconds would not help."""
     if not isinstance(error, Unavailable) or error.reason != "schedule":
         return error
     after = b"Retry-After: %d\r\n" % error.retry_after_s

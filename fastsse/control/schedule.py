@@ -1,9 +1,10 @@
 """The schedule: events that are published later.
 
 One control service keeps the delayed events of a node, each under a key of its own in the control
-store, and has one timer, for the earliest. An event is taken from the store in the transaction that
-appends it (`Directives.takes`), so it is published exactly once: after a kill, and by nodes that
-share a store, which all try. The memory store forgets the schedule with its process.
+store, and has one timer, for the earliest. An event is removed from the store in the transaction
+that appends it (`Directives.takes`). So it is published exactly once, also after a kill, and when
+several nodes that share a store try to publish it. The memory store loses the schedule with its
+process.
 """
 
 import asyncio
@@ -39,13 +40,13 @@ _PENDING, _DEAD = "p/", "d/"
 _NUMBER: Final = 8
 _ID_BYTES: Final = 16
 _HEAD: Final = _NUMBER + _ID_BYTES
-# Events that are being appended at once. More wait, in their order.
+# How many events are appended at the same time. The others wait in their order.
 APPENDING_MAX: Final = 256
-# A timer is never longer, since clocks are set.
+# The longest timer. The clock may be set meanwhile.
 TIMER_S_MAX: Final = 60.0
-# The pause when the store takes no events.
+# The pause after the store refused an event.
 AGAIN_S: Final = 0.5
-# What an event costs next to its text.
+# Memory of an event in addition to its text.
 _COST_BYTES: Final = 400
 DEAD_MAX: Final = 1_000
 PAGE: Final = 200
@@ -66,7 +67,7 @@ class ScheduleBounds(NamedTuple):
 
 
 class ScheduleCounts:
-    """What the service counts; it is read by the metrics."""
+    """The counters of the service, for the metrics."""
 
     def __init__(self) -> None:
         self.values: Final = dict.fromkeys(
@@ -108,7 +109,7 @@ class ScheduleService:
         self._append = append
         self._now_s = now_s
         self._counts = counts.values
-        # When each is due and its size, and their order, without those that are being appended.
+        # Time and size of each event; and their order, without those that are being appended.
         self._known: dict[str, tuple[int, int]] = {}
         self._order: list[tuple[int, str]] = []
         self._appending = 0
@@ -124,7 +125,7 @@ class ScheduleService:
     # -- requests -------------------------------------------------------------------------------
 
     def on_request(self, worker: int, message: bytes, answer: Answer) -> None:
-        """Keeps, lists or cancels."""
+        """Stores, lists or cancels delayed events."""
         kind, rest = message[:1], message[1:]
         if kind == _ADD:
             self._add(rest, answer)
@@ -175,7 +176,8 @@ class ScheduleService:
         self._store.when_stored(stored)
 
     def _page(self, due_ms: int, entry_id: str) -> dict[str, Any]:
-        """Events that are due after one, and with the first page the newest dead letters."""
+        """A page of the events that are due after a given one. The first page has the newest dead
+        letters too."""
         begin = bisect_right(self._order, (due_ms, entry_id))
         found = []
         for due, key in self._order[begin : begin + PAGE]:
@@ -274,7 +276,7 @@ class ScheduleService:
         self._arm()
 
     def _bury(self, entry_id: str, value: bytes, error: FastsseError) -> None:
-        """An event can't be published any more: its topic has ended, for example."""
+        """An event can no longer be published, for example because its topic has ended."""
         self._counts["schedule_dead"] += 1
         topics = _topics(value)
         log.warning(

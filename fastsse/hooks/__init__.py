@@ -1,7 +1,7 @@
-"""Hooks: other services, and the program around a server, are notified of streams of this node:
-each that opens and ends, and the first and the last subscriber of a topic.
+"""Hooks: notify other services, and the program around a server, of the streams of this node.
 
-Workers report to a control service, which is in the process that orders, so what it says is exact
+There is a hook for each stream that opens or ends, and for the first and the last subscriber of a
+topic. Workers report to one control service, in the process that orders, so the notices are exact
 for the whole node.
 """
 

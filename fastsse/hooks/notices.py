@@ -1,4 +1,4 @@
-"""Notices: what hooks say, as values and as JSON."""
+"""Notices: the messages of hooks, as values and as JSON."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -30,18 +30,18 @@ Opening = tuple[str, Sequence[str], str | None, Any, str, int]
 
 @dataclass(frozen=True, slots=True)
 class StreamHook:
-    """What a handler of `Server.on_stream` is called with.
+    """The argument of a handler of `Server.on_stream`.
 
     Attributes:
         hook: `connect`, `disconnect`, `first` or `last`.
         time_ms: when it happened, in unix milliseconds.
-        topic: of `first` and `last`: the topic, or the template, as subscribers asked for it.
-        stream: of the others, as the next ones: the name of the stream, `urn:uuid:…`.
-        topics: the topics and templates that it asked for.
-        subject, payload: of its token.
-        client: its address.
-        reason, duration_ms: of `disconnect`: why it ended, and how long it was open.
-        events_sent, bytes_sent: of `disconnect`.
+        topic: `first`, `last`: the topic or template, as subscribers asked for it.
+        stream: `connect`, `disconnect`: the name of the stream, `urn:uuid:…`.
+        topics: `connect`, `disconnect`: the topics and templates that the stream asked for.
+        subject, payload: `connect`, `disconnect`: from the stream's token.
+        client: `connect`, `disconnect`: the client's address.
+        reason, duration_ms: `disconnect`: why it ended, and how long it was open.
+        events_sent, bytes_sent: `disconnect`: what the stream was sent.
     """
 
     hook: str
@@ -59,7 +59,7 @@ class StreamHook:
 
     @classmethod
     def of(cls, notice: bytes) -> "StreamHook":
-        """The notice of its JSON."""
+        """A notice from its JSON."""
         members: dict[str, Any] = orjson.loads(notice)
         members["time_ms"] = members.pop("time")
         members["topics"] = tuple(members.get("topics", ()))
@@ -74,7 +74,7 @@ def opened_notice(opening: Opening) -> bytes:
 def closed_notice(
     opening: Opening, reason: str, duration_ms: int | None, figures: Sequence[int], time_ms: int
 ) -> bytes:
-    """`disconnect`. `figures` are the events and bytes that it was sent, if that is known."""
+    """`disconnect`. `figures` are the events and bytes that were sent, or empty if unknown."""
     sent = dict(zip(("events_sent", "bytes_sent"), figures, strict=False))
     ended = {"reason": reason, "duration_ms": duration_ms, **sent, "time": time_ms}
     return orjson.dumps({"hook": "disconnect", **_stream(opening), **ended})

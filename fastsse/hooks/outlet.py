@@ -1,9 +1,9 @@
-"""Outlets: each takes the notices that one receiver wants, until they are delivered.
+"""Outlets: each keeps the notices for one receiver until they are delivered.
 
-Of a topic only its state is kept, not its changes: whether it has a subscriber, and what the
-receiver was sent last. So a receiver that is away gets what is true when it returns, and what
-waits for it is bounded by the number of topics. Notices of streams wait in a queue that is bounded
-in bytes.
+Notices of topics are kept as a state, not as a list of changes: whether the topic has a subscriber
+now, and what the receiver was sent last. So a receiver that was away is sent the present state, and
+the memory is bounded by the number of topics. Notices of streams wait in a queue that is bounded in
+bytes.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ __all__ = ["Outlet", "Receiver"]
 
 log = get_logger("hooks")
 QUEUE_BYTES_MAX: Final = 16 * 1024 * 1024
-# What a notice takes in the queue besides its bytes.
+# Memory that a notice in the queue takes in addition to its bytes.
 _NOTICE_COST_BYTES: Final = 64
 
 
@@ -28,12 +28,12 @@ class Receiver(Protocol):
     """Where the notices of an outlet go.
 
     Attributes:
-        name: in logs.
-        on: the hooks that it wants.
-        topics: selectors of the topics that it wants.
-        linger: seconds that a topic has no subscriber before that is sent.
-        batch: the most notices of one delivery.
-        announces: it is sent the start and the stop of the node.
+        name: its name in logs.
+        on: the hooks of which it is notified.
+        topics: selectors of the topics of which it is notified.
+        linger: `last` is sent when a topic has had no subscriber for this long, s.
+        batch: the largest number of notices in one delivery.
+        announces: whether it is notified of the start and the stop of the node.
     """
 
     @property
@@ -55,10 +55,10 @@ class Receiver(Protocol):
     def announces(self) -> bool: ...
 
     async def deliver(self, notices: Sequence[bytes]) -> bool:
-        """Returns true when they were taken or refused for good, false when they were given up."""
+        """Returns True if they were accepted or permanently refused; False if it stopped trying."""
 
     async def close(self, last: bytes | None) -> None:
-        """Ends it; `last` is delivered before that, if that is possible at once."""
+        """Ends it. Before that it tries to deliver `last`, once."""
 
 
 class Outlet:
@@ -82,25 +82,25 @@ class Outlet:
         self._waiting: deque[bytes] = deque()
         self._waiting_bytes = 0
         self._is_full = False
-        # What the receiver knows: topics with a subscriber. Those whose state may differ. Those
-        # that lost their last one, with the loop time until which that is not reported.
-        self._told: set[str] = set()
+        # Topics that the receiver takes to have a subscriber; topics whose state may differ from
+        # that; topics without a subscriber, with the loop time at which that is reported.
+        self._reported: set[str] = set()
         self._dirty: dict[str, None] = {}
         self._idle: dict[str, float] = {}
         self._loop = asyncio.get_running_loop()
         self._changed = asyncio.Event()
-        self._was_told_of_start = not receiver.announces
+        self._knows_of_start = not receiver.announces
 
     def on_topic(self, topic: str, *, is_active: bool) -> None:
-        """A topic has its first subscriber, or none any more."""
+        """A topic got its first subscriber, or lost its last one."""
         if not (self._wants_topics and self._covers((topic,))):
             return
         if is_active:
             self._idle.pop(topic, None)
-            if topic not in self._told:
+            if topic not in self._reported:
                 self._dirty[topic] = None
                 self._changed.set()
-        elif topic in self._told:
+        elif topic in self._reported:
             self._idle[topic] = self._loop.time() + self._receiver.linger
             self._changed.set()
         else:
@@ -131,8 +131,8 @@ class Outlet:
 
     async def run(self) -> None:
         """Delivers until it is cancelled."""
-        while not self._was_told_of_start:
-            self._was_told_of_start = await self._receiver.deliver(
+        while not self._knows_of_start:
+            self._knows_of_start = await self._receiver.deliver(
                 [plain_notice("start", now_ms())]
             )
         while True:
@@ -149,7 +149,8 @@ class Outlet:
         return ("first" if is_active else "last") in self._on
 
     def _take(self) -> tuple[list[tuple[str, bool]], list[bytes]]:
-        """Topics whose state the receiver does not know, and notices that wait."""
+        """The topics whose new state is to be reported, and waiting notices: together at most
+        `batch`."""
         now_s = self._loop.time()
         while self._idle and next(iter(self._idle.values())) <= now_s:
             topic = next(iter(self._idle))
@@ -160,7 +161,7 @@ class Outlet:
             topic = next(iter(self._dirty))
             del self._dirty[topic]
             is_active = self._is_active(topic) or topic in self._idle
-            if is_active != (topic in self._told):
+            if is_active != (topic in self._reported):
                 changes.append((topic, is_active))
         notices: list[bytes] = []
         while self._waiting and len(changes) + len(notices) < self._receiver.batch:
@@ -174,10 +175,10 @@ class Outlet:
             if not is_over:
                 self._dirty[topic] = None
             elif not is_active:
-                self._told.discard(topic)
+                self._reported.discard(topic)
             else:
-                self._told.add(topic)
-            # What happened while it was on its way.
+                self._reported.add(topic)
+            # The state changed again while the notice was on its way.
             if is_over and self._is_active(topic) != is_active:
                 self.on_topic(topic, is_active=not is_active)
 
@@ -193,6 +194,6 @@ class Outlet:
             pass
 
     async def close(self) -> None:
-        """Ends it: a receiver that knows of the start is sent the stop."""
-        announces = self._receiver.announces and self._was_told_of_start
+        """Ends it. A receiver that was notified of the start is notified of the stop."""
+        announces = self._receiver.announces and self._knows_of_start
         await self._receiver.close(plain_notice("stop", now_ms()) if announces else None)

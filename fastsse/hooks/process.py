@@ -72,7 +72,7 @@ class StreamHooks:
         return {name: self._counts[name] for name in COUNTS} if self else {}
 
     async def close(self) -> None:
-        """Ends them, and tells receivers that the node ends."""
+        """Ends the outlets, and notifies receivers that the node stops."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

@@ -41,8 +41,8 @@ class HookReports:
         self._open: dict[int, tuple[str, ...]] = {}
         self._packed: dict[int, bytes] = {}
         self._counts: dict[str, int] = {}
-        self._untold: list[bytes] = []
-        control.on_back.append(self._tell_all)
+        self._unsent: list[bytes] = []
+        control.on_back.append(self._report_all)
 
     def on_stream_opened(
         self, stream: int, topics: tuple[str, ...], rights: Rights | None, client: str
@@ -77,21 +77,22 @@ class HookReports:
             self._note(_dumps((CLOSED, name, reason, round(duration_s * 1000), *figures)))
 
     def _note(self, change: bytes) -> None:
-        if not self._untold:
-            self._call_soon(self._tell)
-        self._untold.append(change)
+        if not self._unsent:
+            self._call_soon(self._send)
+        self._unsent.append(change)
 
-    def _tell(self) -> None:
-        changes, self._untold = self._untold, []
+    def _send(self) -> None:
+        changes, self._unsent = self._unsent, []
         for message in _messages(iter(changes)):
             self._control.notify(SUBJECT, message)
 
-    def _tell_all(self) -> None:
-        """The control service was replaced, so all is reported again."""
+    def _report_all(self) -> None:
+        """Reports everything again, to a new control service."""
         self._control.notify_pages(SUBJECT, _messages(self._all()))
 
     def _all(self) -> Iterator[bytes]:
-        """Left out is what ended before its page is made, so that no page follows its end."""
+        """The present state. What ends before its page is made is left out, so that no report of
+        its opening follows that of its end."""
         for topic in list(self._counts):
             if topic in self._counts:
                 yield _dumps((FIRST, topic))

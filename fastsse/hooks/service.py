@@ -66,7 +66,7 @@ class HookService:
         return topic in self._of_topic
 
     def on_request(self, worker: int, message: bytes, answer: Answer) -> None:
-        """There are none."""
+        """Refuses: hooks have no requests."""
         answer(NoService(SUBJECT))
 
     def on_message(self, worker: int, message: bytes) -> None:
@@ -86,7 +86,7 @@ class HookService:
                 self._last(link, name)
 
     def on_worker_gone(self, worker: int) -> None:
-        """Its streams ended with it. They are sent a page a turn."""
+        """A worker ended, and its streams with it. Notices of them are made a page a turn."""
         link = self._links.pop(worker, None)
         if link is None:
             return
@@ -110,7 +110,7 @@ class HookService:
         for topic in topics:
             self._leave(link, topic)
         for packed in streams:
-            self._tell_closed(orjson.loads(packed), "worker", None, ())
+            self._notify_closed(orjson.loads(packed), "worker", None, ())
 
     # -- topics -----------------------------------------------------------------------------------
 
@@ -123,7 +123,7 @@ class HookService:
                 return
             self._topics_bytes += cost_bytes
             self._of_topic[topic] = {link}
-            self._tell_topic(topic, is_active=True)
+            self._notify_topic(topic, is_active=True)
         else:
             links.add(link)
         self._topics.setdefault(link, set()).add(topic)
@@ -140,7 +140,7 @@ class HookService:
         if not links:
             del self._of_topic[topic]
             self._topics_bytes -= len(topic) + _TOPIC_COST_BYTES
-            self._tell_topic(topic, is_active=False)
+            self._notify_topic(topic, is_active=False)
 
     def _is_over(self) -> None:
         self._counts["hook_dropped"] += 1
@@ -148,7 +148,7 @@ class HookService:
             log.warning("Subscribers of some topics are not reported: there are too many topics.")
         self._is_full = True
 
-    def _tell_topic(self, topic: str, *, is_active: bool) -> None:
+    def _notify_topic(self, topic: str, *, is_active: bool) -> None:
         for outlet in self.outlets:
             outlet.on_topic(topic, is_active=is_active)
 
@@ -168,9 +168,9 @@ class HookService:
         packed = self._streams.get(link, {}).pop(name, None)
         if packed is not None:
             reason, duration_ms, *figures = rest
-            self._tell_closed(orjson.loads(packed), reason, duration_ms, figures)
+            self._notify_closed(orjson.loads(packed), reason, duration_ms, figures)
 
-    def _tell_closed(
+    def _notify_closed(
         self, opening: Opening, reason: str, duration_ms: int | None, figures: Sequence[int]
     ) -> None:
         notice = partial(closed_notice, opening, reason, duration_ms, figures, now_ms())

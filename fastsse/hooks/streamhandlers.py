@@ -26,7 +26,7 @@ class StreamHandlers:
 
     @property
     def wants_streams(self) -> bool:
-        """Whether a handler is about single streams."""
+        """Whether a handler is notified of single streams."""
         return any({"connect", "disconnect"} & set(on) for _, on, _, _ in self._made)
 
     def add(
@@ -39,7 +39,7 @@ class StreamHandlers:
         self._made.append((handler, on or HOOK_KINDS, topics, linger_s))
 
     def receivers(self, counts: "Counter[str]") -> Iterator["HandlerReceiver"]:
-        """A receiver for each."""
+        """A receiver for each handler."""
         for one in self._made:
             yield HandlerReceiver(*one, counts)
 

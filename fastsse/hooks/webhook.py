@@ -1,4 +1,4 @@
-"""Notices as signed requests, each until it is taken or given up."""
+"""Notices as signed requests. Each is retried until it is accepted or too old."""
 
 import asyncio
 import secrets
@@ -24,7 +24,7 @@ __all__ = ["HookWebhook"]
 
 log = get_logger("hooks")
 WAIT_MAX_S: Final = 60.0
-# What the last request of a node that ends may take.
+# How long the last request of a node that stops may take.
 STOP_S: Final = 2.0
 
 
@@ -50,7 +50,7 @@ class HookWebhook:
         options = OutboundOptions(timeout_s=rule.timeout, wait_max_s=WAIT_MAX_S, connections=2)
         signer = Signer([secret.get_secret_value() for secret in rule.secrets])
         self._client = OutboundClient(guard, signer, options)
-        # Requests of another start of this node have other ids.
+        # After a restart of this node the ids differ.
         self._run = secrets.token_hex(8)
         self._count = 0
         self._is_away = False

@@ -1,4 +1,4 @@
-"""Rules: what happens to events that match, and alerts about how many do."""
+"""Rules: drop, move or copy matching events, and publish alerts when many match."""
 
 from fastsse.rules.alerts import Alerts
 from fastsse.rules.channels import EventRules

@@ -1,8 +1,8 @@
-"""Alerts: an event is published when more than so many events match within a time.
+"""Alerts: an event is published when more than a given number of events match within a window.
 
-Matches are counted in the order of the log, where it is made: not in each worker, but once a node.
-Nodes that share a log count the same events, and the alert of each has the same number of the same
-producer, so the log takes one. Which time counts is that of the events, so no clock is asked.
+Matches are counted in the process that orders events, so once a node and in the order of the log.
+Nodes that share a log count the same events. Their alerts have the same producer and number, so the
+log accepts only one. The window is measured by the positions of the events, not by a clock.
 """
 
 import asyncio
@@ -28,11 +28,11 @@ from fastsse.sources.topic_templates import PlaceholderText
 
 __all__ = ["Alerts"]
 
-# A window is counted in so many parts, so a match leaves it up to a sixtieth late.
+# A window is counted in this many parts, so a match leaves it up to a sixtieth late.
 PARTS: Final = 60
-# Groups of a rule that are counted; above it the one that was used longest ago is forgotten.
+# The most groups of a rule. Above it the least recently used one is dropped.
 GROUPS_MAX: Final = 10_000
-# Alerts that wait for a log that refuses.
+# The most alerts that wait while the log refuses events.
 WAITING_MAX: Final = 1_000
 AGAIN_S: Final = 1.0
 GROUP_CHARACTERS_MAX: Final = 256
@@ -41,7 +41,7 @@ Publish = Callable[[Sequence[Event], Callable[[Any], None]], None]
 
 
 class _Group:
-    """The matches of a group: how many in each part of the window."""
+    """The number of matches of a group in each part of the window."""
 
     __slots__ = ("parts", "quiet_until_ms", "total")
 
@@ -51,7 +51,7 @@ class _Group:
         self.quiet_until_ms = 0
 
     def count(self, part: int) -> int:
-        """One more in this part; how many there are in the window."""
+        """Counts a match in the present part. Returns the number in the window."""
         while self.parts and self.parts[0][0] <= part - PARTS:
             self.total -= self.parts.popleft()[1]
         if self.parts and self.parts[-1][0] >= part:
@@ -120,7 +120,7 @@ class Alerts:
             self._look_at(entry)
 
     def close(self) -> None:
-        """Sends nothing more."""
+        """Publishes no more alerts."""
         if self._sending is not None:
             self._sending.cancel()
         self._waiting.clear()
@@ -155,14 +155,14 @@ class Alerts:
             self._log.failed(rule, str(error))
 
     def _is_fired(self, alert: _Alert, event: HandledEvent) -> None:
-        """Is quiet after an alert of another node."""
+        """Another node published the alert, so this one does not."""
         group = alert.groups.get(str(event.meta.get("group", "")))
         if group is not None:
             until_ms = event.time_ms + alert.window_ms
             group.quiet_until_ms = max(group.quiet_until_ms, until_ms)
 
     def apply(self, rules: Sequence[EventRule]) -> None:
-        """Takes other rules. Those that are as before keep what they counted."""
+        """Replaces the rules. Unchanged ones keep their counts."""
         known = {alert.rule: alert for alert in self._alerts}
         mine = [rule for rule in rules if rule.action == "alert"]
         self._alerts = [known.get(rule) or _Alert(rule) for rule in mine]

@@ -1,6 +1,7 @@
 """Rules that intercept: an event is dropped, moved or copied before it is ordered.
 
-They run as the last interceptor. What fails in a rule is counted, and the event passes it as it is.
+They run as the last interceptor. If a rule fails, the failure is counted and the event passes
+unchanged.
 """
 
 import time
@@ -39,7 +40,7 @@ class RuleLog:
         return dict(self._counts)
 
     def add(self, rules: Sequence[EventRule]) -> None:
-        """More rules."""
+        """Adds the counters of more rules."""
         for rule in rules:
             for what in ("matched", "acted", "failed"):
                 self._counts.setdefault(f"rule_{what}_{rule.name}", 0)
@@ -49,7 +50,7 @@ class RuleLog:
         self._counts[f"rule_matched_{rule.name}"] += 1
 
     def may_act(self, rule: EventRule, topic: str) -> bool:
-        """Whether a rule acts; a dry run is logged in place of that."""
+        """Whether a rule acts. A rule with `dry_run` only logs what it would do."""
         if rule.dry_run:
             unlogged = self._lines.take(time.monotonic())
             if unlogged is not None:
@@ -75,7 +76,7 @@ class RuleLog:
 
 
 class _Channel:
-    """A rule, ready."""
+    """A rule with its compiled condition."""
 
     def __init__(self, rule: EventRule) -> None:
         self.rule: Final = rule
@@ -103,14 +104,14 @@ class EventRules:
         return self._log.counters()
 
     def apply(self, rules: Sequence[EventRule]) -> None:
-        """Takes other rules."""
+        """Replaces the rules."""
         mine = [rule for rule in rules if rule.action != "alert"]
         self._channels = [_Channel(rule) for rule in mine]
         self._log.add(mine)
 
     def intercept(self, event: Event) -> Event | list[Event] | None:
-        """What becomes of an event, by the rules in their order; the first that drops or moves it
-        is the last one. Raises nothing."""
+        """Applies the rules to an event in their order, up to the first that drops or moves it.
+        Raises nothing."""
         seen = Seen(event.topics, event.event, event.meta, lambda: event.data, event.data_kind)
         copies: list[Event] = []
         kept: Event | None = event

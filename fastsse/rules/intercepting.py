@@ -17,8 +17,8 @@ Publish = Callable[[Sequence[Event], Callable[[Any], None]], None]
 def make_interceptors(
     config: Config, rules: EventRules, own: Sequence[Interceptor] = ()
 ) -> Interceptors:
-    """Those that the options name, then those of the program, then the rules. Raises
-    ConfigError."""
+    """The interceptors: first those of the options, then those of the program, then the rules.
+    Raises ConfigError."""
     try:
         named = load_interceptors(config.interceptors)
     except ValueError as error:
@@ -31,7 +31,8 @@ def make_interceptors(
 
 
 def intercepting(interceptors: Interceptors, publish: Publish) -> Publish:
-    """`publish`, for events that pass interceptors first. What they drop is acknowledged."""
+    """Returns a `publish` whose events pass the interceptors first. A dropped event is
+    acknowledged like a published one."""
 
     def publish_made(events: Sequence[Event], done: Callable[[Any], None]) -> None:
         try:

@@ -1,4 +1,4 @@
-"""Whether an event matches a rule, and the texts that a rule makes of it."""
+"""Whether an event matches a rule, and the templates of a rule filled from an event."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, Final
@@ -16,7 +16,7 @@ __all__ = ["Matcher", "Seen"]
 
 
 class Seen:
-    """An event as rules see it. What they need of it is made when it is asked for.
+    """An event as rules see it. Its parts are parsed when a rule asks for them.
 
     Arguments:
         topics, event, meta, data_kind: as of Event.
@@ -59,7 +59,7 @@ class Matcher:
     """The condition of a rule.
 
     Arguments:
-        rule: see there.
+        rule: from the options.
     """
 
     def __init__(self, rule: EventRule) -> None:
@@ -67,8 +67,8 @@ class Matcher:
         self._when: Final = None if rule.when is None else compile_expression(rule.when)
 
     def matches(self, seen: Seen) -> bool:
-        """Whether an event matches. An error in the evaluation is no match. O(bytes of what the
-        expression reads)."""
+        """Whether an event matches. An event whose evaluation fails does not match. O(bytes that
+        the expression reads)."""
         if not any(one.matches(topic) for one in self._selectors for topic in seen.topics):
             return False
         return self._when is None or bool(

@@ -52,7 +52,7 @@ class KafkaTarget:
         return self._error_text
 
     async def open(self) -> str | None:
-        """As Target: it can't tell. The client connects by itself."""
+        """As Target. Returns None. The client library connects by itself."""
         assert self._rule.url is not None
         own = {
             "enable.idempotence": True,
@@ -92,7 +92,7 @@ class KafkaTarget:
             await asyncio.to_thread(_purged, producer)
         writing, self._writing = self._writing, None
         if writing is not None:
-            # What was dropped ends it at once.
+            # It ends at once when its records were dropped.
             await asyncio.gather(writing, return_exceptions=True)
 
     def _written(self, producer: Any, records: Sequence[Record]) -> list[Any]:

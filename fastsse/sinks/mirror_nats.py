@@ -1,6 +1,6 @@
 """A subject of NATS as the target of a mirror. With JetStream each message is acknowledged before
-the next one is sent, and has its position as `Nats-Msg-Id`, by which the server knows a repeat. The
-newest message of the subject says how far the mirror came."""
+the next one is sent. Its `Nats-Msg-Id` is the position of its event, so the server drops repeats.
+The mirror continues behind the newest message of the subject."""
 
 import asyncio
 from collections.abc import Sequence

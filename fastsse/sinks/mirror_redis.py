@@ -1,5 +1,5 @@
 """A stream of Redis as the target of a mirror. The id of an entry is the position of its event, so
-Redis itself refuses a repeat, and the stream says how far the mirror came."""
+Redis itself refuses a repeat. The mirror continues behind the newest entry of the stream."""
 
 import pathlib
 from collections.abc import Sequence

@@ -1,8 +1,9 @@
 """Mirrors: every event, or those of a filter, is copied to another system, in order.
 
-The place behind a batch is kept when the other system has acknowledged all of it. So after a kill
-a batch may be written again, from its beginning: every event at least once, and in order. Each has
-its position, by which a consumer knows a repeat; a stream of Redis refuses repeats by itself.
+The place of the mirror is stored when the other system has acknowledged a whole batch. After a kill
+a batch may be written again from its beginning, so each event is written at least once, and in
+order. A consumer recognises a repeat by the event's position. A stream of Redis refuses repeats
+itself.
 """
 
 import asyncio
@@ -49,27 +50,27 @@ class Target(Protocol):
     """The other system. Loop thread only.
 
     Attributes:
-        trouble: why a write does not end, as of a client library that reconnects by itself; None:
-            all is well.
+        trouble: why a write does not end, for example because a client library reconnects by
+            itself; None if all is well.
     """
 
     @property
     def trouble(self) -> str | None: ...
 
     async def open(self) -> str | None:
-        """Connects. Returns the position of the last record that it has of this mirror, if it can
-        tell. Raises SourceAway."""
+        """Connects. Returns the position of the last record that the other system has from this
+        mirror, or None if it can't be asked. Raises SourceAway."""
 
     async def write(self, records: Sequence[Record]) -> Sequence[tuple[int, str]]:
-        """Returns when all were acknowledged, or refused for good: the numbers of these, and why.
-        Raises SourceAway, after which any of them may be there."""
+        """Writes records. Returns when each was acknowledged or permanently refused: the numbers of
+        the refused ones, with the reason. Raises SourceAway; then some may have been written."""
 
     async def close(self) -> None:
         """Closes the connection. Idempotent."""
 
 
 class PlaceStore:
-    """Keeps how far a mirror came.
+    """Stores the place of a mirror.
 
     Arguments:
         store: that of the node.
@@ -82,7 +83,7 @@ class PlaceStore:
         self._key = _PLACE + name
 
     def keep(self, place: int) -> None:
-        """Everything up to the place was written."""
+        """Stores that everything up to the place was written."""
         self._store.put(self._key, str(place).encode())
 
 
@@ -90,11 +91,11 @@ class Mirror:
     """Writes the events of one rule. Loop thread only.
 
     Arguments:
-        wants: which events.
+        wants: whether an event is copied.
         reader: of the log, where the mirror continues.
         target: the other system.
         places: keeps the place; names the mirror.
-        letters: takes records that were refused for good.
+        letters: takes records that were permanently refused.
         counts: shared by all sinks.
     """
 
@@ -121,16 +122,16 @@ class Mirror:
 
     @property
     def trouble(self) -> str | None:
-        """Why nothing is written now; None: all is well."""
+        """Why nothing is written now, or None."""
         return self._trouble or self._target.trouble
 
     def lag_ms(self, now_ms: int) -> int:
-        """How long ago the newest event was published that was copied; 0: all were."""
+        """The age of the newest copied event, in ms; 0 if all events were copied."""
         return 0 if self._reader.is_at_end else max(0, now_ms - (self._reader.place >> 64))
 
     async def run(self) -> None:
         """Runs until it is cancelled."""
-        # A new mirror begins where it was made.
+        # A new mirror begins with the events published after it was configured.
         self._keep(self._reader.place)
         backoff = Backoff()
         try:
@@ -196,7 +197,7 @@ class Mirror:
 
 
 def kept_place(store: ControlStore, name: str) -> int | None:
-    """Where a mirror continues; None: it is new."""
+    """The place where a mirror continues; None for a new one."""
     kept = store.get(_PLACE + name)
     return None if kept is None else int(kept)
 
