@@ -1,10 +1,9 @@
-"""Keys that verify tokens: what each is good for is settled when it is read, not by the token.
+"""Keys that verify tokens. The key decides the algorithms, not the token.
 
-A key is a secret (HMAC) or a public key in PEM, and is bound to the algorithms of its own kind
-when it is made. So a token that names HS256 can never be verified with a public key as secret,
-nor one that names RS256 with a secret: no pair of that sort exists. The cryptography is PyJWT's;
-it is imported when the first key is read that is not a plain secret, so that a server without such
-keys does not load it.
+A key is a secret (HMAC) or a public key in PEM. When it is read, it is bound to the algorithms of
+its kind. So a public key is never used as an HMAC secret for a token that names HS256, and a secret
+never for RS256. The cryptography is PyJWT's. It is imported when the first key other than a plain
+secret is read.
 """
 
 import hmac
@@ -41,7 +40,7 @@ _RSA: Final = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512")
 _CURVES: Final = {"secp256r1": "ES256", "secp384r1": "ES384", "secp521r1": "ES512"}
 ASYMMETRIC: Final = (*_RSA, *_CURVES.values(), "EdDSA")
 ALGORITHMS: Final = (*HMAC, *ASYMMETRIC)
-# One of these is meant when no algorithm is pinned: a key alone does not say which.
+# The default algorithm of a kind of key, if the options name none.
 _USUAL: Final = ("HS256", "RS256")
 
 # RFC 7518 §3.2: as long as the hash. RFC 7518 §3.3: RSA of 2048 bits.
@@ -57,11 +56,11 @@ _PLAIN_SECRET: Final = re.compile(rb"(?!ssh-|ecdsa-)[^\x00-\x1f\x7f-\xff{\[]+")
 
 
 class BadKey(ValueError):
-    """A key that can't be used. Its text completes "must be …" and holds nothing of the key."""
+    """A key that can't be used. Its text completes "must be …" and contains no part of the key."""
 
 
 class WeakKey(BadKey):
-    """A key that anyone can compute the private half of."""
+    """A key whose private half anyone can compute."""
 
 
 class Key:
@@ -81,7 +80,7 @@ class Key:
         self._verifiers: Final = {
             name: (_algorithms()[name], key) for name, key in prepared.items() if name not in HMAC
         }
-        # Begun once with the secret, copied for each token.
+        # The HMAC state with the secret, computed once and copied for each token.
         self._hmacs: Final = {
             name: hmac.new(key, digestmod=_HASHES[name])
             for name, key in prepared.items()
@@ -92,11 +91,11 @@ class Key:
 
     @property
     def algorithms(self) -> frozenset[str]:
-        """The names of what it may verify."""
+        """The names of the algorithms that it may verify."""
         return frozenset(self._verifiers) | frozenset(self._hmacs)
 
     def verifies(self, algorithm: str, message: bytes, signature: bytes) -> bool:
-        """Whether the signature is this key's. False for an algorithm that it is not meant for.
+        """Whether the signature was made with this key. False for an algorithm of another kind.
 
         Secrets are compared in constant time.
         """
@@ -116,7 +115,7 @@ class Key:
 
 
 def read_key(text: str) -> bytes:
-    """The key that an option means: the text itself, or what the file holds that it names.
+    """The key of an option: the text itself, or the content of the file that it names.
 
     A path begins with `/`, `./` or `../`. PEM text may have `\\n` written for its line ends, as
     environment files do. Raises BadKey. Reads a file.
@@ -131,7 +130,7 @@ def read_key(text: str) -> bytes:
 
 def _read_file(path: Path) -> bytes:
     try:
-        if not stat.S_ISREG(path.stat().st_mode):  # A pipe would be waited for.
+        if not stat.S_ISREG(path.stat().st_mode):  # Opening a pipe would wait for a writer.
             raise BadKey("a file, not a folder or device")
         with path.open("rb") as file:
             raw = file.read(KEY_BYTES_MAX + 1)
@@ -147,9 +146,9 @@ def _read_file(path: Path) -> bytes:
 
 
 def check_key(raw: bytes, algorithms: Sequence[str] = (), until_s: float | None = None) -> Key:
-    """The key, for those of `algorithms` that its kind has; none given: HS256, RS256, or the one
-    of its curve. Raises BadKey when it has none of them, is too short, or is private by mistake
-    and can't be read."""
+    """The key, bound to those of `algorithms` that fit its kind; without any: HS256, RS256, or the
+    algorithm of its curve. Raises BadKey if none fits, if it is too short, and for a private key
+    that can't be read."""
     public = _public_key(raw) if raw.startswith(_PEM) else None
     possible = HMAC if public is None else _kinds_of(public)
     chosen = [name for name in possible if name in (algorithms or _usual(possible))]

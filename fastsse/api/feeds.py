@@ -47,7 +47,7 @@ def feed_routes(feeds: Feeds, access: Access) -> Paths:
 
     Arguments:
         feeds: where selections are stored.
-        access: who may subscribe may store one.
+        access: decides who may store a selection: each client that may subscribe.
     """
 
     def make(request: Request, exchange: Exchange) -> None:
@@ -112,7 +112,7 @@ def unread(error: FastsseError) -> FastsseError:
 
 
 class FeedsInUse:
-    """Reports which feeds the open streams have, so that none ends under a long stream.
+    """Reports the feeds of open streams as used, so that none ends while a stream has it.
 
     Arguments:
         feeds: takes the reports.

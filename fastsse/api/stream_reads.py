@@ -28,7 +28,7 @@ from fastsse.streamstate import StreamRow
 
 __all__ = ["StreamRead"]
 
-# For a page that is followed by more content, because it never changes. The last page does.
+# Only a page with content behind it is cacheable: it never changes. The last page does.
 _SEALED: Final = b"max-age=3600, immutable"
 _OPEN: Final = b"max-age=60, stale-while-revalidate=300"
 _EVENT_STREAM: Final = (

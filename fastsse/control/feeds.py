@@ -26,23 +26,23 @@ _ID_BYTES: Final = 16
 _ID: Final = re.compile(r"[0-9a-f]{32}")
 _STORE, _FIND, _USE = b"s", b"f", b"u"
 _DONE, _FULL, _UNKNOWN, _NOT_NOW = b"+", b"-", b"?", b"!"
-# Next to tickets in the store that nodes share.
+# The prefix of its keys in the store that nodes share.
 _SHARED_PREFIX: Final = b"feed:"
 _VALUE, _END = "v/", "e/"
-# What a feed costs next to its text.
+# Memory of a feed in addition to its text.
 _COST_BYTES: Final = 500
 # A feed that was used within this time is not evicted for a new one.
 IN_USE_S: Final = 3600.0
-#: What a worker keeps of feeds that it has read.
+#: Bytes of feeds that a worker caches.
 CACHE_BYTES_MAX: Final = 16 * 1024 * 1024
 _TOPIC_COST_BYTES: Final = 70
-#: A worker reports the use of a feed at most so often.
+#: The least pause between two reports of the use of a feed by one worker.
 USE_EVERY_S: Final = 60.0
 _FULL_RETRY_S: Final = 60
 
 
 class FeedBounds(NamedTuple):
-    """How many feeds a node keeps, how many bytes of them, and how long one that is not used."""
+    """The most feeds that a node keeps, their bytes, and the lifetime of an unused one."""
 
     feeds: int
     total_bytes: int
@@ -99,7 +99,7 @@ class FeedService:
         self._store = store
         self._shared = store.one_time_store
         self._now_s = now_s
-        # End in ms and size; the one unused longest is first.
+        # End in ms and size of each, the least recently used first.
         self._feeds: OrderedDict[str, tuple[int, int]] = OrderedDict()
         self._bytes = 0
         self._was_full = False
@@ -107,7 +107,7 @@ class FeedService:
             self._load()
 
     def on_request(self, worker: int, message: bytes, answer: Answer) -> None:
-        """Stores, finds, or notes the use of a feed."""
+        """Stores a feed, finds one, or records its use."""
         kind, rest = message[:1], message[1:]
         if kind == _FIND:
             self._find(rest.hex(), answer)
@@ -198,7 +198,7 @@ class FeedService:
         self._shared.renew(_shared_key(feed), bounds.life_ms, renewed)
 
     def _note(self, feed: str, size: int, bounds: FeedBounds) -> None:
-        """A feed is in use now."""
+        """Records that a feed is in use now."""
         if feed not in self._feeds:
             self._bytes += size + _COST_BYTES
         end_ms = round(self._now_s() * 1000) + bounds.life_ms
@@ -208,7 +208,7 @@ class FeedService:
             self._store.put(_END + feed, end_ms.to_bytes(8))
 
     def _make_room(self, size: int, bounds: FeedBounds) -> bool:
-        """Evicts feeds that are not in use for another; false: there is no room."""
+        """Evicts unused feeds to make room for another. Returns False if there is no room."""
         unused_ms = self._now_s() * 1000 + bounds.life_ms - IN_USE_S * 1000
         while self._feeds and not self._fits(size, bounds):
             feed, (end_ms, _) = next(iter(self._feeds.items()))
@@ -230,7 +230,7 @@ class FeedService:
             self._drop(feed)
 
     def _drop(self, feed: str) -> None:
-        """Nodes that share a store do not know who else uses a feed, so it ends there by itself."""
+        """In a shared store a feed ends by its lifetime, because another node may still use it."""
         self._bytes -= self._feeds.pop(feed)[1] + _COST_BYTES
         if self._shared is None:
             self._store.put(_VALUE + feed, None)
@@ -264,7 +264,7 @@ class Feeds:
         self._now_s = now_s
         #: How often the use of a feed is to be reported, s.
         self.use_every_s: Final = min(USE_EVERY_S, bounds.life_ms / 4000)
-        # Topics, and when the use was reported; the one unused longest is first.
+        # The topics, and when the use was reported; the least recently used first.
         self._cached: OrderedDict[str, tuple[FeedTopics, float]] = OrderedDict()
         self._cached_bytes = 0
         self.stored = 0
@@ -272,7 +272,7 @@ class Feeds:
 
     @property
     def life_s(self) -> float:
-        """How long a feed is kept that is not used, s."""
+        """How long an unused feed is kept, s."""
         return self._bounds.life_ms / 1000
 
     def store(self, topics: FeedTopics, done: Callable[[FastsseError | None], None]) -> None:
@@ -290,7 +290,7 @@ class Feeds:
         self._control.ask(SUBJECT, message, answered)
 
     def find(self, feed: str) -> FeedTopics | None:
-        """A feed that this worker has read, in use from now on; None for others. O(1)."""
+        """A feed that this worker has cached, and marks it as used; None for others. O(1)."""
         cached = self._cached.get(feed)
         if cached is None:
             return None
@@ -299,7 +299,7 @@ class Feeds:
         return cached[0]
 
     def ask(self, feed: str, done: Callable[[FeedTopics | FastsseError | None], None]) -> None:
-        """Gives `done` a feed; None for an unknown id, Unavailable while that is not known."""
+        """Gives `done` a feed; None for an unknown id; Unavailable if the store can't be asked."""
 
         def answered(answer: bytes | FastsseError) -> None:
             if isinstance(answer, FastsseError) or answer == _NOT_NOW:
@@ -314,12 +314,13 @@ class Feeds:
         self._control.ask(SUBJECT, _FIND + bytes.fromhex(feed), answered)
 
     def use(self, topics: FeedTopics) -> None:
-        """A stream has this feed now."""
+        """Records that a stream uses this feed now."""
         _, used_s = self._cached.get(topics.feed, (topics, -self.use_every_s))
         self._use(topics, used_s)
 
     def _use(self, topics: FeedTopics, used_s: float) -> None:
-        """Reports the use now and then. A service that has lost the feed gets it again."""
+        """Reports the use, but not too often. If the service has lost the feed, it is stored
+        again."""
         now_s = self._now_s()
         if now_s - used_s < self.use_every_s:
             return

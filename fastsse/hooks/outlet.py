@@ -132,9 +132,7 @@ class Outlet:
     async def run(self) -> None:
         """Delivers until it is cancelled."""
         while not self._knows_of_start:
-            self._knows_of_start = await self._receiver.deliver(
-                [plain_notice("start", now_ms())]
-            )
+            self._knows_of_start = await self._receiver.deliver([plain_notice("start", now_ms())])
         while True:
             changes, notices = self._take()
             if not changes and not notices:

@@ -27,9 +27,9 @@ class OutboundError(Exception):
     """A request without a usable answer. The text is for the log.
 
     Attributes:
-        is_final: the same request can't succeed later.
-        after_s: the receiver asked for this pause.
-        status: of the answer; None: there was none.
+        is_final: whether a retry is pointless.
+        after_s: the pause that the receiver asked for, or None.
+        status: of the answer; None without an answer.
     """
 
     def __init__(
@@ -51,11 +51,11 @@ class OutboundOptions:
     """How requests are sent.
 
     Attributes:
-        timeout_s: for one try, from the name to the last byte of the answer.
-        tries: how often a request is sent at most.
+        timeout_s: for one try, from resolving the name to the last byte of the answer.
+        tries: the most times that a request is sent.
         wait_max_s: the longest pause between two tries; it doubles from 0.5 s.
-        answer_bytes_max: longer answers are errors.
-        connections: open at once.
+        answer_bytes_max: a longer answer is an error.
+        connections: the most open connections.
     """
 
     timeout_s: float = 10.0
@@ -100,7 +100,7 @@ class OutboundClient:
         self._sleep = sleep
         self._now_s = now_s
         self._rand = rand or random.Random()
-        # A server that sends nothing does not import what sends.
+        # Imported here, so that a server without outbound requests does not load it.
         from fastsse.outbound.transport import FAULTS, open_client
 
         self._faults: Final = FAULTS
@@ -131,7 +131,7 @@ class OutboundClient:
         headers: Mapping[str, str] | None = None,
     ) -> Answer:
         """Sends a POST until it is answered with 2xx, at most `tries` times. `message_id` is the
-        same in every try, so that the receiver knows a repeat. Raises OutboundError."""
+        same in every try, so that the receiver recognises a repeat. Raises OutboundError."""
         waits = 0
         while True:
             try:
@@ -182,7 +182,7 @@ class OutboundClient:
 
     async def _read(self, response: "httpx.Response") -> bytes:
         answer = bytearray()
-        # As it was sent: a small answer may unpack to very much.
+        # Not decompressed: a small answer may unpack to a very large one.
         async for piece in response.aiter_raw():
             answer += piece
             if len(answer) > self._options.answer_bytes_max:
@@ -190,7 +190,7 @@ class OutboundClient:
         return bytes(answer)
 
     def wait_s(self, tries: int, error: OutboundError) -> float:
-        """The pause after so many tries: random within the upper half, or what was asked for."""
+        """The pause after this number of tries: random, or the one that the receiver asked for."""
         after_s, most_s = error.after_s, self._options.wait_max_s
         grown_s: float = min(_FIRST_WAIT_S * 2.0 ** min(tries - 1, 30), most_s)
         wait_s = grown_s * self._rand.uniform(0.5, 1)

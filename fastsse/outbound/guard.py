@@ -1,7 +1,7 @@
-"""Which addresses may be reached: no machine of the own network unless it is allowed.
+"""Which addresses may be reached: public ones, and networks that the options allow.
 
-A name is resolved once, every address of it is checked, and the connection goes to a checked one.
-So a name server that gives another answer a moment later changes nothing (DNS rebinding).
+A name is resolved once, each of its addresses is checked, and the connection goes to a checked one.
+So a name server that answers differently a moment later (DNS rebinding) has no effect.
 """
 
 import asyncio

@@ -1,7 +1,7 @@
 """Signatures of Standard Webhooks (https://www.standardwebhooks.com), version 1.
 
-The id, the time and the body are signed by HMAC-SHA256. A receiver refuses an old time, so that a
-request that was recorded can't be sent again later, and remembers ids within that window.
+The id, the time and the body are signed with HMAC-SHA256. A receiver refuses an old time, so that a
+recorded request can't be sent again later. Within the window it remembers the ids.
 """
 
 import base64
@@ -20,8 +20,8 @@ _SIGNATURES_MAX: Final = 20
 
 
 class InvalidSignature(Exception):
-    """A request that was not signed with the secret, or not now. The text says why, without the
-    secret or the signature."""
+    """A request with a wrong signature, or with a time outside the window. The text says why,
+    without the secret or the signature."""
 
 
 class Signer:
@@ -60,10 +60,10 @@ class Signer:
             raise InvalidSignature("webhook-id is missing or too long")
         if not time_text.isascii() or not time_text.isdecimal() or len(time_text) > 12:
             raise InvalidSignature("webhook-timestamp is missing or no time")
-        # Before the time is looked at: who has no secret learns nothing of the clock.
+        # Before the time is checked, so that a client without the secret can't probe the clock.
         wanted = [f"v1,{_signature(key, message_id, time_text, body)}" for key in self._keys]
         pairs = [(one.encode(), other.encode()) for one in wanted for other in given]
-        # All of them are compared, however early one matches.
+        # All are compared, so that the time does not depend on which one matches.
         if not any([hmac.compare_digest(one, other) for one, other in pairs]):
             raise InvalidSignature("webhook-signature does not match")
         if abs(now_s - int(time_text)) > self._window_s:

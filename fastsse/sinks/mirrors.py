@@ -131,7 +131,7 @@ class Mirror:
 
     async def run(self) -> None:
         """Runs until it is cancelled."""
-        # A new mirror begins with the events published after it was configured.
+        # A new mirror begins with the events after its first start.
         self._keep(self._reader.place)
         backoff = Backoff()
         try:

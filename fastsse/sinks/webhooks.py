@@ -1,9 +1,9 @@
 """Webhooks out: batches of events as signed requests. Each is repeated until it is accepted.
 
 A request is a message of Standard Webhooks whose data is a list of envelopes. Its id names the
-first and the last event, so a receiver knows a batch that comes again. The place behind a batch is
-kept when the batch was taken, refused for good, or given up: every event is sent at least once, and
-in order.
+first and the last event, so a receiver recognises a repeated batch. The place behind a batch is
+stored when the batch was accepted, permanently refused, or given up after many tries. So every
+event is sent at least once, and in order.
 """
 
 import asyncio
@@ -45,11 +45,11 @@ class WebhookSink:
         reader: of the log, where the rule continues.
         client: signs and sends.
         store: keeps the place.
-        letters: takes events that were refused or given up.
+        letters: takes events that were refused or given up, as dead letters.
         counts: shared by all sinks.
 
     Attributes:
-        trouble: why nothing is taken now; None: all is well.
+        trouble: why no batch is accepted now, or None.
         tracer: makes spans of requests with traced events; None: none.
     """
 
@@ -76,7 +76,7 @@ class WebhookSink:
         self.tracer: Tracer | None = None
 
     def begin(self) -> None:
-        """Keeps the place, so that a new rule begins where it was made."""
+        """Stores the place, so that a new rule begins with the events after its first start."""
         self._keep(self._reader.place)
 
     async def run(self) -> None:
@@ -114,7 +114,7 @@ class WebhookSink:
             await self._send(batch)
 
     async def _send(self, batch: Sequence[dict[str, Any]]) -> None:
-        """Returns when a batch was taken, refused for good, or given up."""
+        """Sends a batch. Returns when it was accepted, permanently refused, or given up."""
         message_id, body = message_of(self._rule.name, batch)
         until_s = time.monotonic() + self._rule.give_up
         trails = _trails(batch)
@@ -172,7 +172,7 @@ def message_of(name: str, batch: Sequence[dict[str, Any]]) -> tuple[str, bytes]:
 
 
 def kept_place(store: ControlStore, rule: WebhookRule) -> int | None:
-    """Where a rule continues; None: it is new."""
+    """The place where a rule continues; None for a new one."""
     kept = store.get(_PLACE + rule.name)
     return None if kept is None else int(kept)
 
@@ -184,7 +184,7 @@ def _trails(batch: Sequence[dict[str, Any]]) -> list[Trail]:
 
 
 def _trace_headers(span: SpanHandle | None, trails: Sequence[Trail]) -> dict[str, str]:
-    """What names the trace of a request: its span, or else the first event that has a trace."""
+    """The trace that a request names: that of its span, else that of the first traced event."""
     if span is None and not trails:
         return {}
     named = span or trails[0]

@@ -1,9 +1,9 @@
 """NATS: messages of subjects (core NATS), or of a JetStream stream, as events.
 
-Core NATS keeps no message: what is published while this node is away is lost, and what comes
-faster than the log takes it is dropped above `pending`, and counted. JetStream keeps messages; a
-durable consumer shares them between nodes, and each is acknowledged when the log has its event, so
-it is delivered at least once.
+Core NATS stores no messages. Those published while this node is away are lost. If they arrive
+faster than the log accepts them, those above `pending` are dropped and counted. JetStream stores
+messages, and a durable consumer shares them between nodes. Each is acknowledged when the log has
+its event, so it is delivered at least once.
 """
 
 import asyncio
@@ -24,20 +24,20 @@ __all__ = ["JetStreamSource", "NatsConnection", "NatsSource", "answer_of", "text
 CONNECT_S: Final = 2.0
 WAIT_S: Final = 0.5
 END_S: Final = 0.5
-# A message that is not acknowledged for so long is given to another node.
+# The server gives a message to another node if it is not acknowledged within this time.
 ACK_WAIT_S: Final = 30.0
 
 T = TypeVar("T")
 
 
 async def answer_of(call: Coroutine[Any, Any, T]) -> T:
-    """Waits for a call of the library. The library takes a cancellation for a time-out in places,
-    and a task that waits for it would run on; here the task is always cancelled."""
+    """Waits for a call of the library, and can always be cancelled. In places the library treats a
+    cancellation as a time-out, so that the task that awaits it would continue."""
     calling = asyncio.ensure_future(call)
     try:
         return await asyncio.shield(calling)
     except asyncio.CancelledError:
-        # What the library makes of it is of no interest any more.
+        # The result of the abandoned call is not used.
         calling.add_done_callback(lambda done: done.cancelled() or done.exception())
         calling.cancel()
         raise
@@ -113,7 +113,7 @@ class NatsSource:
 
     Arguments:
         rule: the source.
-        publisher: whose counters have what was dropped.
+        publisher: counts dropped messages.
     """
 
     trouble: str | None = None
@@ -143,10 +143,10 @@ class NatsSource:
         self._inbox.acknowledge(batch)
 
     async def idle(self) -> None:
-        """As Source. What comes meanwhile waits, within the bound."""
+        """As Source. Messages that arrive meanwhile wait, up to `pending`."""
 
     async def preview(self, count: int, wait_s: float) -> Sequence[Message]:
-        """As Source: what is published within the time."""
+        """As Source: the messages that are published within the time."""
         await self._connection.open()
         try:
             for subject in self._rule.topics:
@@ -228,10 +228,10 @@ class JetStreamSource:
             raise SourceAway(text_of(error)) from None
 
     async def idle(self) -> None:
-        """As Source. The server keeps what was read for a while."""
+        """As Source. The server delivers unacknowledged messages again after a while."""
 
     async def preview(self, count: int, wait_s: float) -> Sequence[Message]:
-        """As Source: the messages behind the last one that the group was given."""
+        """As Source: the messages behind the last one that was delivered to the group."""
         import nats
 
         await self._connection.open()
@@ -269,7 +269,7 @@ class JetStreamSource:
         )
 
     async def close(self, *, is_end: bool) -> None:
-        """As Source. What was read and not acknowledged is free at once."""
+        """As Source. Unacknowledged messages are available to other nodes at once."""
         self._consumer = None
         await self._connection.close()
 
