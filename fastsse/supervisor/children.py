@@ -15,9 +15,9 @@ __all__ = ["Child", "Slot", "how_it_ended"]
 # A child that served this long was healthy. Its successor starts at once, whatever ended it.
 WELL_AFTER_S: Final = 1.0
 FIRST_PAUSE_S: Final = 0.1
-# The longest pause after a child that served, because its clients miss it …
+# The longest pause after a child that served. It is short, because its clients are waiting.
 PAUSE_AFTER_SERVICE_S_MAX: Final = 0.4
-# … and after one that could not start.
+# The longest pause after a child that could not start.
 PAUSE_S_MAX: Final = 30.0
 
 

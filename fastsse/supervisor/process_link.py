@@ -22,13 +22,13 @@ __all__ = [
 
 # From a child.
 READY: Final = "ready"
-ALIVE: Final = "alive"  # … and how many streams it has; every ALIVE_EVERY_S.
-FAILED: Final = "failed"  # … an exit status and the reason: it could not start.
+ALIVE: Final = "alive"  # It runs; with the number of its streams. Every ALIVE_EVERY_S.
+FAILED: Final = "failed"  # It could not start; with an exit status and the reason.
 ALIVE_EVERY_S: Final = 1.0
 # To a child.
 DRAIN: Final = "drain"  # The service stops: end all streams spread over the window.
 REPLACED: Final = "replaced"  # Another worker has the listeners: end the streams only.
-END: Final = "end"  # Now.
+END: Final = "end"  # End at once.
 
 _PACKET_MAX: Final = 4096
 

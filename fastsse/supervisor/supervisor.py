@@ -24,9 +24,9 @@ from fastsse.supervisor.reloadsocket import Outcome
 __all__ = ["StartError", "Supervisor"]
 
 log = get_logger("supervisor")
-# How long after the drain's window a child is killed.
+# A child is killed this long after the window of the drain,
 END_GRACE_S = 5.0
-# … and if everything must end at once.
+# or this long after the order to end at once.
 AT_ONCE_S = 2.0
 
 
