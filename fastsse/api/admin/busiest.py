@@ -1,5 +1,4 @@
-"""Metrics of the busiest topics, by name. They are an option, because each name is a time series
-of its own."""
+"""Metrics of the busiest topics: an option, because each topic is a time series of its own."""
 
 from collections.abc import Callable, Iterator
 from typing import Final
