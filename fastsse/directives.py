@@ -221,13 +221,14 @@ def _deliver_at_ms(value: object) -> int:
         time_ms = value
     else:
         text = value if isinstance(value, str) else ""
-        try:
-            moment = datetime.fromisoformat(text.replace(" ", "+") if "T" in text else text)
-        except ValueError:
-            if not (text.isascii() and text.isdigit() and len(text) <= 16):
-                raise InvalidEvent("deliver_at", allowed) from None
+        if text.isascii() and text.isdigit() and len(text) <= 16:
+            # Before a date is tried: Python takes 1796012841446 for 28 January 1796, 14:46.
             time_ms = int(text)
         else:
+            try:
+                moment = datetime.fromisoformat(text.replace(" ", "+"))
+            except ValueError:
+                raise InvalidEvent("deliver_at", allowed) from None
             if moment.tzinfo is None or "T" not in text:
                 raise InvalidEvent("deliver_at", allowed)
             time_ms = round(moment.timestamp() * 1000)

@@ -55,6 +55,8 @@ async def test_time_in_the_past_is_now_and_times_are_read_as_rfc_3339(ask, serve
         for text in ("2026-01-31T12:00:00Z", "2026-01-31T12:00:00%2B01:00", "1", "0"):
             await keep(ask, f"topic=a&deliver_at={text}")
             assert (await stream.next()).data == "x"
+        # Digits that are a date too: 28 January 1796, 14:46.
+        assert (await keep(ask, "topic=a&deliver_at=1796012841446"))["deliver_at"] == 1796012841446
         answer = await keep(ask, "topic=a&deliver_at=2026-12-01T00:00:00.250Z")
         assert answer["deliver_at"] == 1796083200250
 
