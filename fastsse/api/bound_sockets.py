@@ -33,10 +33,15 @@ class Sockets(NamedTuple):
     def bind(cls, config: Config) -> "Sockets":
         """Binds the addresses in the options. Raises ListenError, or ConfigError for an inherited
         socket that other machines can reach while publishing needs no token."""
-        main = open_sockets(config, config)
-        sockets = cls(main, (), ticket_secret=os.urandom(SECRET_BYTES))
+        sockets = cls(open_sockets(config, config), (), ticket_secret=os.urandom(SECRET_BYTES))
+        return sockets.completed(config)
+
+    def completed(self, config: Config) -> "Sockets":
+        """These, with new ones for an admin and a redirect listener where the options name them and
+        there are none yet. Raises as `bind`; then all are closed."""
+        sockets = self
         try:
-            if config.admin_port is not None:
+            if config.admin_port is not None and not self.admin:
                 admin = open_tcp(config.host, config.admin_port, "admin_port", config)
                 sockets = sockets._replace(admin=admin)
             if config.redirect_port is not None:

@@ -27,6 +27,15 @@ Params = Mapping[str, str | int | None]
 as_json_option = click.option(
     "--json", "as_json", is_flag=True, help="JSON, as the server sends it."
 )
+limit_option = click.option(
+    "--limit",
+    "-n",
+    type=click.IntRange(1, 1_000_000),
+    default=100,
+    show_default=True,
+    metavar="N",
+    help="Show at most N.",
+)
 
 
 class AdminClient:

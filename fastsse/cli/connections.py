@@ -9,6 +9,7 @@ from fastsse.cli.admincommand import (
     AdminClient,
     age,
     as_json_option,
+    limit_option,
     listed,
     show_json,
     show_rows,
@@ -49,15 +50,7 @@ def chosen(function: Callable[..., Any]) -> Callable[..., Any]:
 @chosen
 @click.option("--id", "stream", metavar="ID", help="The one with this id.")
 @click.option("--blocked", is_flag=True, help="Whose client does not read what was sent.")
-@click.option(
-    "--limit",
-    "-n",
-    type=click.IntRange(1, 1_000_000),
-    default=100,
-    show_default=True,
-    metavar="N",
-    help="At most so many.",
-)
+@limit_option
 @as_json_option
 @server_address
 def connections(

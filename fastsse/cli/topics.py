@@ -10,6 +10,7 @@ from fastsse.cli.admincommand import (
     AdminClient,
     age,
     as_json_option,
+    limit_option,
     listed,
     show_json,
     show_rows,
@@ -65,15 +66,7 @@ _COLUMNS: dict[str, Callable[[Any], object]] = {
     show_default=True,
     help="By name, or the largest first.",
 )
-@click.option(
-    "--limit",
-    "-n",
-    type=click.IntRange(1, 1_000_000),
-    default=100,
-    show_default=True,
-    metavar="N",
-    help="At most so many.",
-)
+@limit_option
 @as_json_option
 @server_address
 def list_topics(

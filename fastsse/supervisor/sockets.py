@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 from fastsse.api.bound_sockets import Sockets
 from fastsse.config import Config
 from fastsse.errors import FastsseError
-from fastsse.http.listeners import ListenError, open_sockets, open_tcp
+from fastsse.http.listeners import ListenError, open_sockets
 from fastsse.http.tls import SECRET_BYTES
 from fastsse.limits import BACKLOG
 
@@ -84,16 +84,7 @@ def _activated(config: Config, activation: Activation) -> Sockets:
             f'admin_port is set, so one of the sockets must be called "{ADMIN_NAME}" '
             "(FileDescriptorName=)."
         )
-    sockets = Sockets(main, admin, ticket_secret=os.urandom(SECRET_BYTES))
-    try:
-        if config.redirect_port is not None:
-            redirect = open_tcp(config.host, config.redirect_port, "redirect_port", config)
-            sockets = sockets._replace(redirect=redirect)
-        sockets.check(config)
-    except BaseException:
-        sockets.close()
-        raise
-    return sockets
+    return Sockets(main, admin, ticket_secret=os.urandom(SECRET_BYTES)).completed(config)
 
 
 def _adopt(config: Config, fds: Sequence[int]) -> list[socket.socket]:
