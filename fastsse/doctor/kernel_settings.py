@@ -64,7 +64,7 @@ _ALL = (
         "connections waiting to be accepted",
         "4096 (128 before Linux 5.4)",
         "what one process accepts in a second",
-        "after a restart clients take seconds to come back: their SYNs were dropped",
+        "after a restart clients take seconds to reconnect: their SYNs were dropped",
         "`nstat -az TcpExtListenOverflows`, Recv-Q of `ss -lnt`",
         _NET,
         Scope.POD_UNSAFE,

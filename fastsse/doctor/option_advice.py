@@ -143,7 +143,7 @@ ADVICE: dict[str, Advice] = {
         '`fastsse_memory_bytes`, `fastsse_publish_refused_total{reason="memory"}`',
     ),
     "drain": Advice(
-        "too short: all clients come back at once; longer than the supervisor's patience "
+        "too short: all clients reconnect at once; longer than the supervisor's patience "
         "(TimeoutStopSec, terminationGracePeriodSeconds): killed in the middle",
         f'{_DISCONNECTS}{{reason="drained"}}`',
     ),
@@ -158,15 +158,15 @@ ADVICE: dict[str, Advice] = {
         "publishers' latency",
     ),
     "store_total": Advice(
-        "too small: clients that come back get a gap; too large, or 0: the disk fills up",
+        "too small: clients that reconnect get a gap; too large, or 0: the disk fills up",
         '`fastsse_gaps_total{reason="evicted"}`, `df`',
     ),
     "max_replays": Advice(
-        "too small: clients that come back wait long; too large: replays fill memory",
+        "too small: clients that reconnect wait long; too large: replays fill memory",
         "`fastsse_replays`",
     ),
     "history_events": Advice(
-        "too small: clients that come back get a gap; too large: memory",
+        "too small: clients that reconnect get a gap; too large: memory",
         '`fastsse_gaps_total{reason="evicted"}`, `fastsse_history_events`',
     ),
     "history_age": Advice(

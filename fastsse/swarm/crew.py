@@ -147,7 +147,7 @@ class Crew:
         return total(map(read_block, self._blocks))
 
     def cut(self, streams: int) -> None:
-        """Cuts this many streams as a failing network would; they come back at once and resume."""
+        """Cuts this many streams as a failing network would; they reconnect at once and resume."""
         self._cut += streams
         edges = [self._cut * i // self.processes for i in range(self.processes + 1)]
         for number, block in enumerate(self._blocks):
