@@ -32,7 +32,7 @@ class Plan:
         cpus: cores that the processes may use; none: any.
         slow_share: 0 … 1 that read `slow_bytes_per_s` each (0: nothing).
         churn_rate: visitors who leave (and new ones who come) a second, once all are there.
-        reconnects: whether ended streams reconnect as those of a browser's do.
+        reconnects: whether ended streams reconnect, as those of a browser do.
         own_target: the user answers for a target that is not this machine.
     """
 

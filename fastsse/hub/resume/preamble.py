@@ -147,8 +147,8 @@ def first_frames(
 
 
 def last_frames(one: ReplayingStream, retry_ms: int) -> list[Frame]:
-    """What the sender is given with a stream that ends before it began. It comes back for what it
-    asked for now."""
+    """The frames of a stream that ends before it began. Its client reconnects with the same
+    request."""
     assert one.opening is not None
     head, subscription = one.opening.head, one.subscription
     if not isinstance(head, bytes):
