@@ -5,6 +5,8 @@ store, and has one timer, for the earliest. An event is removed from the store i
 that appends it (`Directives.takes`). So it is published exactly once, also after a kill, and when
 several nodes that share a store try to publish it. The memory store loses the schedule with its
 process.
+
+Over 400 lines: the service and its clients share the forms of requests and answers.
 """
 
 import asyncio
