@@ -23,7 +23,7 @@ class TimeBudget:
         passed_s: a clock in seconds that only goes forward.
         used_s: CPU seconds of this thread, so that time used by other processes does not count.
         share: between 0 and 1.
-        burst_s: 0 for one step a run.
+        burst_s: 0 for one step a run; None for `BURST_S`.
     """
 
     __slots__ = ("_at_s", "_burst_s", "_left_s", "_passed_s", "_share", "_used_s")
@@ -34,14 +34,14 @@ class TimeBudget:
         used_s: Callable[[], float] = time.thread_time,
         *,
         share: float = SHARE,
-        burst_s: float = BURST_S,
+        burst_s: float | None = None,
     ) -> None:
         self._passed_s = passed_s
         self._used_s = used_s
         self._at_s = passed_s()
-        self._left_s = burst_s
         self._share = share
-        self._burst_s = burst_s
+        self._burst_s = BURST_S if burst_s is None else burst_s
+        self._left_s = self._burst_s
 
     @property
     def wait_s(self) -> float:
