@@ -120,7 +120,7 @@ soak: $(VENV)/.test-installed  ## simulate disk faults under the sqlite store fo
 soak-streams: $(VENV)/.test-installed  ## appends of producers through cuts and kills, each stored once (ARGS="--appends 1000000 --kills 200")
 	$(BIN)/python -m tests.supervisor.streams_killed $(ARGS)
 
-soak-crossings: $(VENV)/.test-installed  ## features of streams crossed with kills and reloads (ARGS="--first 7 --seeds 1" repeats one)
+soak-crossings: $(VENV)/.test-installed  ## features of streams crossed with kills and reloads (ARGS="--first 7 --seeds 1" repeats one; --redis: two nodes)
 	$(BIN)/python -m tests.replays.crossing $(ARGS)
 
 lint: $(VENV)/.lint-installed  ## ruff, mypy, and the words of the texts

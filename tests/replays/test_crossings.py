@@ -1,16 +1,23 @@
 """Features crossed with kills of a worker and of the hub, and with a reload; more seeds:
 `make soak-crossings`."""
 
+from contextlib import AsyncExitStack
 from pathlib import Path
 
-from tests.replays.crossing import options, run_seed
-from tests.supervisor.conftest import serve
+import pytest
 
-__all__ = ["serve"]
+from tests.redis.server import program
+from tests.replays.crossing import run_once
 
 STEPS = 10
 
 
-async def test_streams_are_exact_over_kills_and_reloads(serve, tmp_path: Path) -> None:
-    service = await serve(*options(tmp_path))
-    await run_seed(service, 1, str(tmp_path / "pid"), STEPS)
+async def test_streams_are_exact_over_kills_and_reloads(tmp_path: Path) -> None:
+    async with AsyncExitStack() as stack:
+        await run_once(tmp_path, 1, STEPS, stack, redis=False)
+
+
+@pytest.mark.skipif(program() is None, reason="needs redis-server")
+async def test_streams_are_exact_at_two_nodes_of_a_redis(tmp_path: Path) -> None:
+    async with AsyncExitStack() as stack:
+        await run_once(tmp_path, 1, STEPS, stack, redis=True)
