@@ -131,9 +131,15 @@ lint: $(VENV)/.lint-installed  ## ruff, mypy, and the words of the texts
 
 check: lint test  ## lint and test
 
-.PHONY: audit fuzz otelcol
+.PHONY: audit fuzz otelcol jaeger
 otelcol:  ## build an OpenTelemetry collector for tests/deploy/test_collector.py; needs Go, and minutes
 	go run go.opentelemetry.io/collector/cmd/builder@v0.165.0 --config tests/deploy/otelcol.yaml
+
+JAEGER_MODULE := build/jaeger/go.mod
+jaeger:  ## build a Jaeger (without its pages) for tests/deploy/test_collector.py; needs Go, and minutes
+	mkdir -p build/jaeger && { test -f $(JAEGER_MODULE) || (cd build/jaeger && go mod init built); }
+	cd build/jaeger && go get -tool github.com/jaegertracing/jaeger/cmd/jaeger@v1.76.0 && \
+	  go build -o jaeger github.com/jaegertracing/jaeger/cmd/jaeger
 
 audit: $(VENV)/.audit-installed  ## known faults of dependencies, risky code, risky workflows
 	$(BIN)/bandit -q -c pyproject.toml -r fastsse -ll -ii
