@@ -11,7 +11,6 @@ import threading
 import time
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 import orjson
@@ -21,13 +20,14 @@ from fastsse.errors import InvalidEvent
 from fastsse.events import Event
 from fastsse.meta import encode_meta
 from fastsse.metrics import Exemplar
+from fastsse.spans import Span, SpanMaker
 from fastsse.trails import NO_TRAIL, Trail, trail_of
 from fastsse.version import __version__
 
 if TYPE_CHECKING:
     from fastsse.entries import Entry
 
-__all__ = ["TRACEPARENT", "SpanHandle", "Tracer", "open_tracer", "tracer_of", "trail_in"]
+__all__ = ["TRACEPARENT", "Tracer", "open_tracer", "tracer_of", "trail_in"]
 
 WhenSwept = Callable[[Callable[..., None]], bool]
 """Calls back when the sender has answered; False: it does not."""
@@ -52,55 +52,31 @@ class Tracer:
 
     Arguments:
         provider: a `TracerProvider` of the SDK.
+        on_end: takes a span that has ended, as `SpanProcessor.on_end`.
         give_up: ends sending to a collector that does not answer.
     """
 
-    def __init__(self, provider: Any, give_up: Callable[[], object] = lambda: None) -> None:
-        from opentelemetry.trace import (
-            Link,
-            NonRecordingSpan,
-            SpanContext,
-            SpanKind,
-            TraceFlags,
-            TraceState,
-            set_span_in_context,
-        )
-
+    def __init__(
+        self,
+        provider: Any,
+        on_end: Callable[[Any], object],
+        give_up: Callable[[], object] = lambda: None,
+    ) -> None:
         self._provider = provider
         self._give_up = give_up
-        self._tracer = provider.get_tracer("fastsse", __version__)
-        self._make_context, self._flags, self._state = SpanContext, TraceFlags, TraceState
-        self._non_recording, self._in_context = NonRecordingSpan, set_span_in_context
-        self._kinds = SpanKind
-        self._link = Link
+        self._spans = SpanMaker(provider, on_end)
+        self._kinds = self._spans.kinds
         self._exemplars: dict[str, Exemplar] = {}
         #: Upper bounds of the buckets of the latency histogram, s.
         self.bounds: Sequence[float] = ()
 
-    def start(self, name: str, trail: Trail, attributes: Mapping[str, Any]) -> "SpanHandle | None":
+    def start(self, name: str, trail: Trail, attributes: Mapping[str, Any]) -> Span | None:
         """A span below the one that a request names; None if that is not recorded."""
         if not trail.is_sampled:
             return None
-        return self._start(name, trail, self._kinds.SERVER, {**_SYSTEM, **attributes})
+        return self._spans.start(name, trail, self._kinds.SERVER, {**_SYSTEM, **attributes})
 
-    def _start(
-        self,
-        name: str,
-        trail: Trail,
-        kind: Any,
-        attributes: Mapping[str, Any],
-        linked: Iterable[Trail] = (),
-    ) -> "SpanHandle | None":
-        """A span below that of a trail; the linked ones led to it too."""
-        links = [self._link(self._span_context(other)) for other in linked]
-        span = self._tracer.start_span(
-            name, context=self._context(trail), kind=kind, attributes=attributes, links=links
-        )
-        return SpanHandle(span, trail.state) if span.is_recording() else None
-
-    def publish(
-        self, trail: Trail, events: Sequence[Event]
-    ) -> "tuple[SpanHandle | None, Sequence[Event]]":
+    def publish(self, trail: Trail, events: Sequence[Event]) -> tuple[Span | None, Sequence[Event]]:
         """The span of a publish, and the events with its context."""
         if not trail.is_sampled:
             return None, events
@@ -121,7 +97,7 @@ class Tracer:
 
     def receive(
         self, source: str, system: str, words: Mapping[str, str], event: Event
-    ) -> "tuple[SpanHandle | None, Event]":
+    ) -> tuple[Span | None, Event]:
         """The span of a message that a source read, and its event with the context; None if the
         message names no trace that is recorded.
 
@@ -139,10 +115,10 @@ class Tracer:
             "messaging.destination.name": event.topics[0],
             "fastsse.source": source,
         }
-        span = self._start("receive", trail, self._kinds.CONSUMER, attributes)
+        span = self._spans.start("receive", trail, self._kinds.CONSUMER, attributes)
         return span, event if span is None else _with_context(event, span)
 
-    def deliver(self, webhook: str, trails: Sequence[Trail], count: int) -> "SpanHandle | None":
+    def deliver(self, webhook: str, trails: Sequence[Trail], count: int) -> Span | None:
         """The span of a request with events; None if no event is of a trace that is recorded.
 
         Arguments:
@@ -160,7 +136,7 @@ class Tracer:
             "messaging.batch.message_count": count,
             "fastsse.webhook": webhook,
         }
-        return self._start("webhook", sampled[0], self._kinds.CLIENT, attributes, sampled[1:])
+        return self._spans.start("webhook", sampled[0], self._kinds.CLIENT, attributes, sampled[1:])
 
     @property
     def exemplars(self) -> Mapping[str, Exemplar]:
@@ -195,19 +171,18 @@ class Tracer:
         channels: Callable[[str], int],
         when_swept: WhenSwept,
     ) -> None:
-        span = self._tracer.start_span(
-            "fan-out",
-            context=self._context(trail),
-            kind=self._kinds.INTERNAL,
-            start_time=entry.frame.time_ms * _NS_A_MS,
-            attributes={
-                **_SYSTEM,
-                "messaging.destination.name": entry.topics[0],
-                "fastsse.channels": sum(map(channels, entry.topics)),
-                "fastsse.bytes": entry.frame.size,
-                "fastsse.position": f"{entry.position >> 64}-{entry.position & _NUMBER}",
-            },
-        )
+        attributes = {
+            **_SYSTEM,
+            "messaging.destination.name": entry.topics[0],
+            "fastsse.channels": sum(map(channels, entry.topics)),
+            "fastsse.bytes": entry.frame.size,
+            "fastsse.position": f"{entry.position >> 64}-{entry.position & _NUMBER}",
+        }
+        start_ns = entry.frame.time_ms * _NS_A_MS
+        kind = self._kinds.INTERNAL
+        span = self._spans.start("fan-out", trail, kind, attributes, start_ns=start_ns)
+        if span is None:
+            return
         began_s = time.monotonic()
 
         def swept(*_: object) -> None:
@@ -222,29 +197,10 @@ class Tracer:
         if not when_swept(taken):
             span.end()
 
-    def _note(self, span: Any, latency_s: float) -> None:
+    def _note(self, span: Span, latency_s: float) -> None:
         """Keeps a traced event as the newest of its bucket."""
-        if span.is_recording():
-            trace = f"{span.get_span_context().trace_id:032x}"
-            index = str(bisect_left(self.bounds, latency_s))
-            self._exemplars[index] = (trace, latency_s, time.time())
-
-    def _context(self, trail: Trail) -> Any:
-        """The context of a span elsewhere. The SDK's propagator would read the text again, which
-        was checked when the trail was made, and costs a tenth of a recorded publish."""
-        return self._in_context(self._non_recording(self._span_context(trail)))
-
-    def _span_context(self, trail: Trail) -> Any:
-        assert trail.trace_id is not None
-        assert trail.span_id is not None
-        state = [trail.state.decode("latin-1")] if trail.state else []
-        return self._make_context(
-            int(trail.trace_id, 16),
-            int(trail.span_id, 16),
-            is_remote=True,
-            trace_flags=self._flags(trail.is_sampled),
-            trace_state=self._state.from_header(state) if state else None,
-        )
+        index = str(bisect_left(self.bounds, latency_s))
+        self._exemplars[index] = (span.trace_id, latency_s, time.time())
 
     def close(self) -> None:
         """Sends what waits; takes up to seconds, so call it on a thread of its own."""
@@ -255,32 +211,6 @@ class Tracer:
             self._provider.shutdown()
         finally:
             patience.cancel()
-
-
-class SpanHandle:
-    """A span under way.
-
-    Attributes:
-        traceparent: what names it to others.
-        state: the `tracestate` that belongs to it; empty: none.
-    """
-
-    def __init__(self, span: Any, state: bytes = b"") -> None:
-        self._span = span
-        self.state: Final = state
-        context = span.get_span_context()
-        self.traceparent: Final = f"00-{context.trace_id:032x}-{context.span_id:016x}-01"
-
-    def end(
-        self, error: str | None = None, attributes: Mapping[str, Any] = MappingProxyType({})
-    ) -> None:
-        """Ends it; `error` says why what it stands for failed."""
-        from opentelemetry.trace import Status, StatusCode
-
-        self._span.set_attributes(attributes)
-        if error is not None:
-            self._span.set_status(Status(StatusCode.ERROR, error))
-        self._span.end()
 
 
 def trail_in(meta: Mapping[str, Any]) -> Trail:
@@ -310,7 +240,7 @@ def _trail(parent: object, state: object) -> Trail:
     return trail_of({name: text.encode("latin-1", "replace") for name, text in given})
 
 
-def _with_context(event: Event, span: SpanHandle) -> Event:
+def _with_context(event: Event, span: Span) -> Event:
     """The event with the context in its meta, unless that is full or has one."""
     meta: dict[str, Any] = {} if event.meta is None else orjson.loads(event.meta)
     if TRACEPARENT in meta:
@@ -350,5 +280,6 @@ def open_tracer() -> Tracer:
         named[_SERVICE] = os.environ.get("OTEL_SERVICE_NAME") or "fastsse"
     provider = TracerProvider(resource=Resource.create(named))
     exporter = OTLPSpanExporter()
-    provider.add_span_processor(BatchSpanProcessor(exporter))
-    return Tracer(provider, exporter.shutdown)
+    batches = BatchSpanProcessor(exporter)
+    provider.add_span_processor(batches)
+    return Tracer(provider, batches.on_end, exporter.shutdown)

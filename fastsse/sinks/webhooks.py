@@ -26,7 +26,8 @@ from fastsse.redis.health import Outage
 from fastsse.sinks.envelopes import EntryFilter, envelope_of
 from fastsse.sinks.log_reader import LogReader
 from fastsse.sources.deadletters import DeadLetters, Letter
-from fastsse.tracing import TRACEPARENT, SpanHandle, Tracer, trail_in
+from fastsse.spans import Span
+from fastsse.tracing import TRACEPARENT, Tracer, trail_in
 from fastsse.trails import Trail
 
 __all__ = ["WebhookSink", "kept_place", "message_of"]
@@ -183,7 +184,7 @@ def _trails(batch: Sequence[dict[str, Any]]) -> list[Trail]:
     return [trail for trail in found if trail.trace_id is not None]
 
 
-def _trace_headers(span: SpanHandle | None, trails: Sequence[Trail]) -> dict[str, str]:
+def _trace_headers(span: Span | None, trails: Sequence[Trail]) -> dict[str, str]:
     """The trace that a request names: that of its span, else that of the first traced event."""
     if span is None and not trails:
         return {}

@@ -16,7 +16,7 @@ from fastsse.redis.health import Outage, SkipLog
 from fastsse.sources.deadletters import Letter, letter_of
 from fastsse.sources.payloads import Maker
 from fastsse.sources.source import Message, Words
-from fastsse.tracing import SpanHandle
+from fastsse.spans import Span
 
 __all__ = ["BATCH_EVENTS", "NS_A_MS", "Publish", "SourceEvent", "SourcePublisher"]
 
@@ -33,7 +33,7 @@ class SourceEvent(NamedTuple):
 
     event: Event
     message: Message
-    span: SpanHandle | None = None
+    span: Span | None = None
 
 
 class LetterTaker(Protocol):
@@ -75,7 +75,7 @@ class SourcePublisher:
         self._skips = SkipLog()
         self._outage = Outage("A source is away.", "A source is there again.", source=name)
         self.trouble: str | None = None
-        self.trace: Callable[[Words, Event], tuple[SpanHandle | None, Event]] | None = None
+        self.trace: Callable[[Words, Event], tuple[Span | None, Event]] | None = None
         self._away_since_ns: int | None = None
         self._behind_since_ns: int | None = None
 

@@ -33,8 +33,7 @@ class Spans:
     def __init__(self) -> None:
         provider = TracerProvider()
         self._kept = InMemorySpanExporter()
-        provider.add_span_processor(SimpleSpanProcessor(self._kept))
-        self.tracer = Tracer(provider)
+        self.tracer = Tracer(provider, SimpleSpanProcessor(self._kept).on_end)
 
     def ended(self) -> tuple[Any, ...]:
         return self._kept.get_finished_spans()
