@@ -210,7 +210,7 @@ bench-startup: $(VENV)/.bench-installed  ## what short commands cost before they
 bench-proxies: $(VENV)/.test-all-installed  ## what nginx, HAProxy and Caddy in front add: latency, CPU, memory
 	$(BIN)/python -m bench.proxies $(ARGS)
 
-bench-tls: $(VENV)/.test-all-installed  ## what TLS of the server costs next to a proxy (ARGS=deliver, handshakes, busy, memory)
+bench-tls: $(VENV)/.test-all-installed  ## what TLS of the server costs next to a proxy (ARGS=deliver, handshakes, busy, memory, all)
 	$(BIN)/python -m bench.tls $(ARGS)
 
 $(VENV)/.peers-installed: $(VENV)/.installed

@@ -1,9 +1,10 @@
 """`python -m bench.tls`: what TLS of the server costs, next to a proxy in front.
 
     deliver     CPU a delivery and latency: without TLS, TLS of the server, TLS of each proxy
-    handshakes  CPU of a handshake, full and resumed, for keys of both kinds
+    handshakes  CPU of a handshake, full and resumed, for keys of both kinds; full in each proxy
     busy        latency of events, with and without handshakes at a fixed rate meanwhile
-    memory      bytes a stream
+    memory      bytes a stream of the server, and of each proxy with it
+    all         deliver, handshakes and memory, one after another
 
 What is compared takes turns in each round, so that drift falls on all. CPU is that of the server
 and the proxy, from the scheduler's own clock.
@@ -152,14 +153,29 @@ def shake(port: int, authority: str, rate: float, count: int, *, resumed: bool) 
 
 
 def handshakes(here: Site, name: str, count: int) -> Sample:
-    """CPU of the door thread for a connection with one request."""
-    port = here.port_of(here.secure)
-    before = thread_us(here.secure, "fastsse-door")
-    reused = shake(port, str(here.authority), 0, count, resumed=name == "resumed")
-    used = (thread_us(here.secure, "fastsse-door") - before) / count
+    """CPU of the thread or the proxy that does TLS, and of all, for a connection with a request."""
+    with ExitStack() as stack:
+        server, proxy = here.secure, None
+        if name in PROXIES:
+            server, node = here.plain, f"127.0.0.1:{here.port_of(here.plain)}"
+            proxy = stack.enter_context(Proxy(name, node, here.folder, has_tls=True))
+
+        def used() -> tuple[float, float]:
+            ours = thread_us(server)
+            of_tls = proxy.cpu_us() if proxy else thread_us(server, "fastsse-door")
+            return of_tls, ours + (of_tls if proxy else 0)
+
+        before = used()
+        port = proxy.port if proxy else here.port_of(server)
+        reused = shake(port, str(here.authority), 0, count, resumed=name == "resumed")
+        of_tls, all_us = (now - then for now, then in zip(used(), before, strict=True))
     if reused != (count - 1 if name == "resumed" else 0):
         raise click.ClickException(f"{reused} of {count} sessions were resumed")
-    return {"CPU µs a handshake": used, "a second and core": 1e6 / used}
+    return {
+        "CPU µs a handshake": of_tls / count,
+        "a second and core": 1e6 * count / of_tls,
+        "with the server's": all_us / count,
+    }
 
 
 @contextmanager
@@ -184,22 +200,28 @@ def busy(here: Site, name: str, streams: int, rate: float, seconds: float) -> Sa
 
 
 def memory(here: Site, name: str, streams: int) -> Sample:
-    """Growth of the server's user space by open streams."""
-    server = here.plain if name == "none" else here.secure
+    """Growth of the user space of the server and the proxy by open streams."""
+    server = here.secure if name == "server" else here.plain
     context = ssl.create_default_context(cafile=str(here.authority))
     head = f"GET /events?topic=idle HTTP/1.1\r\nHost: {DOMAIN}\r\n\r\n".encode()
     with ExitStack() as stack:
-        before = server.memory()["pss"]
+        proxy, node = None, f"127.0.0.1:{here.port_of(here.plain)}"
+        if name in PROXIES:
+            proxy = stack.enter_context(Proxy(name, node, here.folder, has_tls=True))
+        port = proxy.port if proxy else here.port_of(server)
+
+        def held() -> int:
+            return server.memory()["pss"] + (proxy.pss_bytes() if proxy else 0)
+
+        before = held()
         for _ in range(streams):
-            sock = stack.enter_context(
-                socket.create_connection(("127.0.0.1", here.port_of(server)))
-            )
-            if server is here.secure:
+            sock = stack.enter_context(socket.create_connection(("127.0.0.1", port)))
+            if name != "none":
                 sock = stack.enter_context(context.wrap_socket(sock, server_hostname=DOMAIN))
             sock.sendall(head)
             sock.recv(4096)
         time.sleep(_SETTLE_S)
-        return {"KiB a stream": (server.memory()["pss"] - before) / streams / 1024}
+        return {"KiB a stream": (held() - before) / streams / 1024}
 
 
 # ---- what is run ---------------------------------------------------------------------------------
@@ -228,6 +250,11 @@ def main() -> None:
     """What TLS of the server costs."""
 
 
+def _names() -> list[str]:
+    """What is compared: no TLS, the server's, and each proxy that is installed."""
+    return ["none", "server", *(name for name in PROXIES if program(name))]
+
+
 @main.command("deliver")
 @click.option("--rounds", "count", default=5, show_default=True)
 @click.option("--streams", default=200, show_default=True, type=click.IntRange(1, 300))
@@ -238,11 +265,10 @@ def deliver_command(
     count: int, streams: int, rate: float, seconds: float, only: tuple[str, ...]
 ) -> None:
     """CPU a delivery and latency."""
-    names = ["none", "server", *(name for name in PROXIES if program(name))]
     with site() as here:
         rounds(
             count,
-            [name for name in names if not only or name in only],
+            [name for name in _names() if not only or name in only],
             lambda name: deliver(here, name, streams, rate, seconds),
         )
 
@@ -255,7 +281,8 @@ def handshakes_command(count: int, connections: int) -> None:
     for key in _KEYS:
         click.echo(key)
         with site(key) as here:
-            rounds(count, ["full", "resumed"], lambda name: handshakes(here, name, connections))
+            names = ["full", "resumed", *_names()[2:]]
+            rounds(count, names, lambda name: handshakes(here, name, connections))
 
 
 @main.command("busy")
@@ -270,11 +297,26 @@ def busy_command(count: int, streams: int, rate: float, seconds: float) -> None:
 
 
 @main.command("memory")
+@click.option("--rounds", "count", default=1, show_default=True)
 @click.option("--streams", default=1000, show_default=True, type=click.IntRange(1, 6000))
-def memory_command(streams: int) -> None:
+def memory_command(count: int, streams: int) -> None:
     """Bytes a stream."""
     with site() as here:
-        rounds(1, ["none", "server"], lambda name: memory(here, name, streams))
+        rounds(count, _names(), lambda name: memory(here, name, streams))
+
+
+@main.command("all")
+@click.option("--rounds", "count", default=3, show_default=True)
+@click.pass_context
+def all_command(context: click.Context, count: int) -> None:
+    """All that is compared with proxies."""
+    for title, command in (
+        ("a delivery", deliver_command),
+        ("a connection with one request", handshakes_command),
+        ("an idle stream", memory_command),
+    ):
+        click.echo(f"\n{title}\n")
+        context.invoke(command, count=count)
 
 
 @main.command("shake", hidden=True)
