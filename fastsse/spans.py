@@ -57,7 +57,7 @@ class SpanMaker:
         self._state, self._bounded = TraceState, BoundedAttributes
         self._non_recording, self._in_context = NonRecordingSpan, set_span_in_context
         self._unset = Status(StatusCode.UNSET)
-        self._failed = lambda why: Status(StatusCode.ERROR, why)
+        self._failed: Callable[[str], Any] = lambda why: Status(StatusCode.ERROR, why)
         limits = SpanLimits()
         self._most, self._length = limits.max_span_attributes, limits.max_span_attribute_length
         most = _ATTRIBUTES_MOST if self._most is None else self._most

@@ -108,6 +108,19 @@ class WorkerStats:
     exemplars: Mapping[str, Exemplar] = field(default_factory=dict)
     sums: Mapping[str, Any] | None = None
 
+    def row(self) -> dict[str, Any]:
+        """What an operator is shown of the worker."""
+        return {
+            "pid": self.pid,
+            "uptime_s": round(time.time() - self.started_s, 3),
+            "state": "leaving" if self.leaving else self.unready or "ready",
+            "connections": self.counters.get("connections", 0),
+            "room": self.room,
+            "deliveries": self.counters.get("deliveries", 0),
+            "cpu_s": round(self.cpu_s, 3),
+            "resident_bytes": self.resident_bytes,
+        }
+
 
 @dataclass(slots=True)
 class EndedWorkers:
@@ -316,21 +329,8 @@ class StatsService:
 
     def _spread(self) -> list[dict[str, Any]]:
         """Each worker's share, by slot."""
-        now_s = time.time()
-        return [
-            {
-                "worker": reading.slot,
-                "pid": reading.pid,
-                "uptime_s": round(now_s - reading.started_s, 3),
-                "state": "leaving" if reading.leaving else reading.unready or "ready",
-                "connections": reading.counters.get("connections", 0),
-                "room": reading.room,
-                "deliveries": reading.counters.get("deliveries", 0),
-                "cpu_s": round(reading.cpu_s, 3),
-                "resident_bytes": reading.resident_bytes,
-            }
-            for reading in sorted(self._readings.values(), key=_seniority)
-        ]
+        readings = sorted(self._readings.values(), key=_seniority)
+        return [{"worker": reading.slot, **reading.row()} for reading in readings]
 
     # -- sums -----------------------------------------------------------------------------------
 
@@ -487,6 +487,10 @@ class StatsClient:
     def report(self) -> None:
         """Sends the figures. Call it once a second, and when there is no room left."""
         self._control.notify(SUBJECT, orjson.dumps(replace(self._read(), sums=self._sums)))
+
+    def own_row(self) -> dict[str, Any]:
+        """What an operator is shown of this worker."""
+        return self._read().row()
 
     def ping(self, done: Answer) -> None:
         """Gives `done` anything but an error if the control service is there."""

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import time
 from contextlib import AsyncExitStack
 from typing import Any
@@ -191,6 +192,19 @@ async def test_filters_choose_and_pages_have_each_stream_once(server: Server) ->
 async def test_a_mistyped_filter_is_refused(server: Server, query: str, field: str) -> None:
     answer = await ask(server, "GET", f"/admin/connections?{query}")
     assert (answer.status, answer.field) == (400, field)
+
+
+async def test_workers_say_what_they_hold(server: Server) -> None:
+    async with Subscriber(server, "topic=news"):
+        answer = (await ask(server, "GET", "/admin/nodes")).json
+    (row,) = answer["workers"]
+    assert (row["worker"], row["connections"], row["state"]) == (0, 1, "ready")
+    assert row["pid"] == os.getpid()
+    assert row["room"] > 0
+    assert row["resident_bytes"] > 1 << 20
+    assert answer["missing"] == []
+    refused = await ask(server, "GET", "/admin/nodes?limit=1")
+    assert (refused.status, refused.field) == (400, "limit")
 
 
 async def test_topics_say_who_has_them_and_what_is_kept(server: Server) -> None:

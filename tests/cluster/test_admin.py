@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from typing import Any
@@ -105,6 +106,13 @@ async def test_every_node_lists_and_ends_the_streams_of_all(three: list[str]) ->
             assert await agents(url, subject="1-2") == ["1-2"]
             nodes = await asked(url, "/admin/connections", limit="500")
             assert len({row["node"] for row in nodes["connections"]}) == len(three)
+            workers = await asked(url, "/admin/nodes")
+            held_by = Counter[str]()
+            for row in workers["workers"]:
+                held_by[row["node"]] += row["connections"]
+            assert list(held_by.values()) == [STREAMS] * len(three)
+            assert {row["state"] for row in workers["workers"]} == {"ready"}
+            assert workers["missing"] == []
         # By its id, at a node that does not have it; by its subject; and all that are left.
         (row,) = (await asked(three[0], "/admin/connections", subject="2-0"))["connections"]
         kicked = await asked(three[1], "/admin/connections", "DELETE", id=row["id"])
@@ -175,3 +183,4 @@ async def test_a_node_that_does_not_answer_is_named(redis: RedisServer) -> None:
         assert [row["agent"][0] for row in page["connections"]] == ["1"] * STREAMS
         assert len(page["missing"]) == 1
         assert page["missing"][0].startswith("node ")
+        assert (await asked(here, "/admin/nodes"))["missing"] == page["missing"]

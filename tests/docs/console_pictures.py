@@ -14,6 +14,7 @@ import httpx
 
 from fastsse.config import Config
 from fastsse.server import Server
+from tests.auth.minting import mint
 from tests.browser.chromium import PROGRAM, Page, chromium
 from tests.docs.blocks import ROOT
 
@@ -26,9 +27,11 @@ SHOTS = (
     ("overview", "console-overview", "light", WIDE),
     ("topics", "console-topics", "light", WIDE),
     ("streams", "console-streams", "dark", WIDE),
+    ("tokens", "console-tokens", "light", WIDE),
     ("overview", "console-phone", "dark", PHONE),
 )
 RUNS_S = 25.0
+PASSWORD, KEY = "sesame", "k" * 32
 
 
 async def reads(url: str, topic: str, agent: str) -> None:
@@ -85,15 +88,35 @@ async def shot(page: Page, view: str, name: str, theme: str, size: tuple[int, in
         await page.run("document.getElementById('explain').click()")
         await page.settled("document.querySelectorAll('#checks li').length > 3")
         await page.run("scrollTo(0, 0)")
+    elif view == "tokens":
+        await made_token(page)
     else:
         await page.settled(f"document.querySelectorAll('#{view} tr').length > 3")
     answer = await page.command("Page.captureScreenshot", format="png")
     (PICTURES / f"{name}.png").write_bytes(base64.b64decode(answer["data"]))
 
 
+async def made_token(page: Page) -> None:
+    """Makes one, and asks the server about it."""
+    form = "document.getElementById('mint-token')"
+    for name, value in (("subscribe", "orders/7 news"), ("subject", "u7"), ("lifetime", "10m")):
+        await page.run(f"{form}.{name}.value = '{value}'")
+    await page.run(f"{form}.querySelector('button').click()")
+    await page.settled("document.getElementById('message').textContent", "A token was made.")
+    await page.run(
+        "document.getElementById('read-token').token.value = "
+        "document.querySelector('#minted textarea').value"
+    )
+    await page.run("document.getElementById('judge-token').click()")
+    await page.settled("document.querySelectorAll('#token-facts li').length > 1")
+    await page.run("scrollTo(0, 0)")
+
+
 async def draw(folder: Path) -> None:
     """Draws all."""
-    config = Config(port=0, drain=0, access_lines=0)
+    options = {"jwt_key": KEY, "anonymous": True}
+    options |= {"console_minting": "1h", "console_password": PASSWORD}
+    config = Config(port=0, drain=0, access_lines=0, **options)
     async with (
         Server(config) as server,
         chromium(folder / "profile", "--hide-scrollbars") as browser,
@@ -108,10 +131,16 @@ async def draw(folder: Path) -> None:
         writer = await stuck(url)
         async with httpx.AsyncClient(trust_env=False) as client:
             too_long = "x" * (1 << 21)
+            token = mint({"mercure": {"publish": ["*"]}}, key=KEY).decode()
+            publisher = {"Authorization": f"Bearer {token}"}
             for _ in range(12):
-                await client.post(f"{url}/events", content=too_long, params={"topic": "news"})
+                await client.post(
+                    f"{url}/events", content=too_long, params={"topic": "news"}, headers=publisher
+                )
         await asyncio.sleep(RUNS_S)
         page = await browser.open(f"{url}/#overview")
+        await page.run(f"document.querySelector('#sign-in input').value = '{PASSWORD}'")
+        await page.run("document.querySelector('#sign-in button').click()")
         for view, name, theme, size in SHOTS:
             await shot(page, view, name, theme, size)
         writer.close()

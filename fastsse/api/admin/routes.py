@@ -15,6 +15,7 @@ from fastsse.api.admin.connections import (
     merged_connections,
 )
 from fastsse.api.admin.explain import Explainer, checks_of
+from fastsse.api.admin.nodes import merged_nodes
 from fastsse.api.admin.parameters import (
     FILTERS,
     LIMIT_MAX,
@@ -103,6 +104,7 @@ class Admin:
             stats: gives the condition of the service.
         """
         self._stats = stats
+        self._gather.teach("nodes", lambda question, reply: reply(stats.own_row()))
 
         def route(role: Role, handle: Callable[[Request, Exchange, str], None]) -> Route:
             return Route(self._guarded(access, role, handle))
@@ -116,6 +118,7 @@ class Admin:
                 b"GET": route("read", self._list_topics),
                 b"DELETE": route("act", self._purge),
             },
+            b"/admin/nodes": {b"GET": route("read", self._list_nodes)},
             b"/admin/sources": {b"GET": route("read", self._list_sources)},
             b"/admin/dead-letters": {
                 b"GET": route("read", self._list_letters),
@@ -255,6 +258,10 @@ class Admin:
             exchange.respond(_json({"id": outcome.last.decode()}))
 
         self._hub.purge_topic(topic, purged)
+
+    def _list_nodes(self, request: Request, exchange: Exchange, operator: str) -> None:
+        parameters(request, ())
+        self._ask("nodes", exchange, merged_nodes)
 
     def _list_sources(self, request: Request, exchange: Exchange, operator: str) -> None:
         parameters(request, ())

@@ -1,4 +1,4 @@
-// Workers of this node, the sources of all nodes, and what of these could not become events.
+// The workers and sources of all nodes, and what of these could not become events.
 import {age, ask, attempt, byId, element, number, row, size} from "./page.js";
 
 const LOOK_MS = 300;
@@ -44,9 +44,10 @@ byId("replay").addEventListener("click", () => attempt(async () => {
 
 export function open() {
   attempt(async () => {
-    const {processes} = await ask("/stats");
-    byId("workers").replaceChildren(...processes.map((one) => row([
-      ["", one.worker + " (" + one.pid + ")"], ["", one.state], ["number", number(one.connections)],
+    const {workers, missing} = await ask("/admin/nodes");
+    byId("workers-note").textContent = missing.length ? "No answer from " + missing.join(", ") : "";
+    byId("workers").replaceChildren(...workers.map((one) => row([
+      ["", one.node], ["", one.worker + " (" + one.pid + ")"], ["", one.state], ["number", number(one.connections)],
       ["number", number(one.room)], ["number", one.cpu_s.toFixed(1)], ["number", size(one.resident_bytes)],
       ["", age(one.uptime_s)],
     ])));
