@@ -54,7 +54,7 @@ FLOORS = [
         "trails",
     },
     {"config", "log", "positions", "reserved", "selectors", "client"},
-    {"events", "subscriptions", "metrics", "minting"},
+    {"events", "subscriptions", "metrics", "minting", "spans"},
     {
         "entries",
         "_records",
