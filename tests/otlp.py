@@ -2,6 +2,7 @@
 
 import asyncio
 import gzip
+import threading
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -10,10 +11,22 @@ import pytest
 from tests.loopback import LoopbackServer
 
 collector_messages = pytest.importorskip("opentelemetry.proto.collector.trace.v1.trace_service_pb2")
+sdk = pytest.importorskip("opentelemetry.sdk.trace")
 
 #: What a publisher sends that records a trace.
 TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 TRACEPARENT = f"00-{TRACE}-{SPAN}-01"
+
+
+class StuckProvider(sdk.TracerProvider):  # type: ignore[misc, name-defined]
+    """Shuts down only when it is given up."""
+
+    def __init__(self, given_up: threading.Event) -> None:
+        super().__init__()
+        self._given_up = given_up
+
+    def shutdown(self) -> None:
+        assert self._given_up.wait(60)
 
 
 class Collector(LoopbackServer):

@@ -15,7 +15,7 @@ from fastsse.trails import Trail, trail_of
 from tests.http.conftest import Start
 from tests.http.raw import connected, request
 from tests.mercure.client import ask
-from tests.otlp import SPAN, TRACE, TRACEPARENT, Collector, attributes, collector
+from tests.otlp import SPAN, TRACE, TRACEPARENT, Collector, StuckProvider, attributes, collector
 
 __all__ = ["collector"]
 
@@ -106,15 +106,8 @@ def test_a_collector_that_is_away_does_not_keep_the_server_from_its_end(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(tracing, "_FLUSH_S", 0.01)
-    from opentelemetry.sdk.trace import TracerProvider
-
     given_up = threading.Event()
-
-    class Provider(TracerProvider):
-        def shutdown(self) -> None:
-            assert given_up.wait(60)
-
-    Tracer(Provider(), lambda span: None, given_up.set).close()
+    Tracer(StuckProvider(given_up), lambda span: None, given_up.set).close()
     assert given_up.is_set()
 
 
