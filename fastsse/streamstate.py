@@ -156,6 +156,17 @@ class StreamConfig(NamedTuple):
             raise ValueError("not the configuration of a stream") from None
 
 
+# Most streams are created alike. So their rows share what this returns, in memory too.
+@lru_cache(maxsize=4096)
+def _read_config(text: str) -> StreamConfig:
+    return StreamConfig.decode(text)
+
+
+@lru_cache(maxsize=4096)
+def _config_text(config: StreamConfig) -> str:
+    return config.encode().decode()
+
+
 class StreamRow(NamedTuple):
     """What is known of a stream.
 
@@ -194,7 +205,7 @@ class StreamRow(NamedTuple):
         return orjson.dumps(
             {
                 "g": position_text(self.generation),
-                "c": self.config.encode().decode(),
+                "c": _config_text(self.config),
                 "t": position_text(self.tail),
                 "x": position_text(self.closed) if self.closed else "",
                 "s": "" if self.seq is None else self.seq.decode("latin-1"),
@@ -215,7 +226,7 @@ class StreamRow(NamedTuple):
             row = orjson.loads(text)
             return cls(
                 read_position(row["g"]),
-                StreamConfig.decode(row["c"]),
+                _read_config(row["c"]),
                 read_position(row["t"]),
                 read_position(row["x"]) if row["x"] else 0,
                 row["s"].encode("latin-1") if row["s"] else None,
@@ -289,6 +300,6 @@ def read_stream_control(text: bytes) -> StreamControl | None:
         if members["op"] == f"stream-{op}":
             config = members.get("config")
             return StreamControl(
-                op, None if config is None else StreamConfig.decode(orjson.dumps(config))
+                op, None if config is None else _read_config(orjson.dumps(config).decode())
             )
     return None

@@ -65,6 +65,9 @@ class OpenStreams:
         if known is not None and (known.generation, known.content_type) == seen:
             return
         kind = row.config.kind
+        live = self._hub.topics.by_name.get(topic)
+        if live is not None:
+            topic = live.name  # One text for all tables that each append looks into.
         event = Event(
             topic,
             private=row.config.private,

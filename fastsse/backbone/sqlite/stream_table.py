@@ -1,9 +1,10 @@
 """Rows of durable streams in the file: they change in the transaction that stores the entries."""
 
 import sqlite3
-from collections.abc import Callable, Iterable, Sequence
-from typing import Final
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Final
 
+from fastsse.backbone.sqlite.statements import insert
 from fastsse.backbone.stream_rows import RowChange, StreamLimits
 from fastsse.streamstate import StreamRow
 
@@ -25,37 +26,42 @@ class StreamFile:
     Attributes:
         total_bytes: the bound on all.
         bytes: what they take, as far as transactions succeeded.
-        topics: all streams.
+        topics: all streams, each with its row if that was read or written since the start.
         has_dropped: entries of dropped streams may still have to be removed.
     """
 
     def __init__(self, now_ms: Callable[[], int]) -> None:
         self.total_bytes = 0
         self.bytes = 0
-        self.topics: Final[set[str]] = set()
+        self.topics: Final[dict[str, StreamRow | None]] = {}
         self.has_dropped = True
         self._now_ms: Final = now_ms
         self._connection: sqlite3.Connection | None = None
         self._new: dict[str, StreamRow | None] = {}
+        self._new_bytes = 0
 
     def begin(self, connection: sqlite3.Connection) -> None:
         """A transaction has begun, perhaps on another connection than the last one."""
-        self._new = {}
+        self._new, self._new_bytes = {}, 0
         if connection is not self._connection:
             self._connection = connection
             self.topics.clear()
             self.bytes = 0
             for topic, row in load_streams(connection):
                 assert row is not None
-                self.topics.add(topic)
+                self.topics[topic] = None
                 self.bytes += row.size_bytes
 
     def get(self, topic: str) -> StreamRow | None:
-        """As `StreamRows`. O(1) for a topic that is no stream, else O(log n)."""
+        """As `StreamRows`. O(1), but O(log n) the first time."""
         if topic in self._new:
             return self._new[topic]
-        if topic not in self.topics:
-            return None
+        row = self.topics.get(topic)
+        if row is None and topic in self.topics:
+            row = self.topics[topic] = self._read(topic)
+        return row
+
+    def _read(self, topic: str) -> StreamRow | None:
         assert self._connection is not None
         found = self._connection.execute(
             "SELECT row FROM stream WHERE topic = ?", (topic,)
@@ -65,24 +71,25 @@ class StreamFile:
     @property
     def limits(self) -> StreamLimits:
         """The bound, and what is taken now."""
-        new_bytes = sum(0 if row is None else row.size_bytes for row in self._new.values())
-        return StreamLimits(self.total_bytes, self.bytes + new_bytes, self._now_ms())
+        return StreamLimits(self.total_bytes, self.bytes + self._new_bytes, self._now_ms())
 
     def add(self, changed: Iterable[RowChange]) -> None:
         """Takes new rows, in the transaction under way."""
         for topic, row in changed:
-            if topic not in self._new:
-                before = self.get(topic)
-                self.bytes -= 0 if before is None else before.size_bytes
+            before = self.get(topic)
+            before_bytes = 0 if before is None else before.size_bytes
+            if topic in self._new:
+                self._new_bytes -= before_bytes
+            else:
+                self.bytes -= before_bytes
             self._new[topic] = row
+            self._new_bytes += 0 if row is None else row.size_bytes
 
     def store(self) -> None:
         """Writes what was added. Of a transaction that fails it counts too: `forget` has all
         loaded again."""
-        assert self._connection is not None
-        for topic, row in self._new.items():
-            self._write(topic, row)
-        self._new = {}
+        self._write(self._new)
+        self._new, self._new_bytes = {}, 0
 
     def touch(self, connection: sqlite3.Connection, topic: str, generation: int) -> None:
         """Notes that a stream was read now, in the transaction under way."""
@@ -91,7 +98,7 @@ class StreamFile:
         row = self.get(topic)
         if row is not None and row.generation == generation:
             self.bytes -= row.size_bytes
-            self._write(topic, row._replace(touched_ms=self._now_ms()))
+            self._write({topic: row._replace(touched_ms=self._now_ms())})
 
     def put_back(
         self, connection: sqlite3.Connection, rows: Sequence[tuple[str, StreamRow | None]]
@@ -106,16 +113,21 @@ class StreamFile:
     def forget(self) -> None:
         """A transaction failed: what is known may differ from the file."""
         self._connection = None
-        self._new = {}
+        self._new, self._new_bytes = {}, 0
 
-    def _write(self, topic: str, row: StreamRow | None) -> None:
+    def _write(self, rows: Mapping[str, StreamRow | None]) -> None:
+        """Writes rows in few statements, and counts them."""
         assert self._connection is not None
-        if row is None:
-            self._connection.execute("DELETE FROM stream WHERE topic = ?", (topic,))
-            self.topics.discard(topic)
-            return
-        self._connection.execute(
-            "INSERT OR REPLACE INTO stream VALUES (?, ?)", (topic, row.encode())
-        )
-        self.topics.add(topic)
-        self.bytes += row.size_bytes
+        values: list[Any] = []
+        for topic, row in rows.items():
+            if row is None:
+                self._connection.execute("DELETE FROM stream WHERE topic = ?", (topic,))
+                self.topics.pop(topic, None)
+            else:
+                values += (topic, row.encode())
+                self.topics[topic] = row
+                self.bytes += row.size_bytes
+        insert(self._connection, _UPSERT, 2, values)
+
+
+_UPSERT: Final = "stream (topic, row) ON CONFLICT (topic) DO UPDATE SET row = excluded.row"
