@@ -13,6 +13,7 @@ from typing import Any, Self
 from sse_conformance.adapter import Adapter, Event, Request
 from sse_conformance.eventstream import EventStream, Message
 from sse_conformance.wire import (
+    WAIT_MAX_S,
     WAIT_S,
     Answer,
     Body,
@@ -133,13 +134,14 @@ class Stream:
                 found.append(self.next(deadline - time.monotonic()))
         return found
 
-    def until(self, data: str, timeout_s: float = WAIT_S) -> list[Message]:
-        """The events before the one with this data."""
+    def until(self, data: str) -> list[Message]:
+        """The events before the one with this data. Waits as long as events come, within a bound:
+        a hub may limit how many it delivers a second."""
         found: list[Message] = []
-        deadline = time.monotonic() + timeout_s
+        deadline = time.monotonic() + WAIT_MAX_S
         while True:
             try:
-                message = self.next(deadline - time.monotonic())
+                message = self.next(min(WAIT_S, deadline - time.monotonic()))
             except Timeout:
                 raise Timeout(f"{data!r} did not arrive; before it came {_brief(found)}") from None
             if message.data == data:

@@ -12,6 +12,8 @@ from typing import Any
 
 #: How long an answer or an event may take before it counts as missing, in seconds.
 WAIT_S = 5.0
+#: How long a check waits for the last of many events that keep coming.
+WAIT_MAX_S = 30.0
 
 
 class ProtocolError(Exception):

@@ -8,7 +8,4 @@ import sys
 
 import redis
 
-if len(sys.argv) != 3:
-    sys.exit(__doc__)
-user, text = sys.argv[1:]
-redis.Redis.from_url(os.environ["FASTSSE_STORE"]).publish(f"orders.{user}", text)
+redis.Redis.from_url(os.environ["FASTSSE_STORE"]).publish(f"orders.{sys.argv[1]}", sys.argv[2])

@@ -1,7 +1,9 @@
 """Copies an event stream of another server, such as a language model's answer, to a topic."""
 
+import asyncio
 import json
-from collections.abc import AsyncIterable, AsyncIterator
+from collections.abc import AsyncIterable, AsyncIterator, Coroutine
+from contextlib import AbstractAsyncContextManager
 from typing import Any, Final, NamedTuple, Protocol
 
 from fastsse.client.errors import ClientError
@@ -48,6 +50,7 @@ async def relay(
     private: bool = False,
     end: bool = True,
     max_event_bytes: int = EVENT_BYTES_MAX,
+    unwatched_s: float | None = None,
 ) -> Relayed:
     """Publishes each event of a `text/event-stream` response as it comes, with its type and its id.
 
@@ -55,22 +58,33 @@ async def relay(
     and no memory grows.
 
     Arguments:
-        response: a streaming response of httpx, or an async iterable of bytes.
+        response: a streaming response of httpx, an async iterable of bytes, or an asynchronous
+            context manager of one, such as `client.stream(…)`: if it can't be opened, the relay
+            breaks as if the stream were cut.
         topic: one topic.
         to: a `Mount` or an `AsyncClient`.
         private: only streams with a grant receive the events.
         end: the topic ends behind the last event, and so do the streams that follow it.
         max_event_bytes: a larger event breaks the relay.
+        unwatched_s: breaks the relay when no stream has followed the topic for so many seconds,
+            as `Mount.unwatched` counts. Needs a `Mount`; with another target a TypeError.
 
     A response with an error, one that breaks off, or the cancelling of this call becomes a last
     event of the type `error`, in the form that the SDKs of OpenAI and Anthropic raise:
     `{"type":"error","error":{"type":"relay_error","message":…}}`. Then RelayBroken, or
     CancelledError, is raised. Also raises what `to.publish` raises.
     """
+    unwatched = getattr(to, "unwatched", None)
+    if unwatched_s is not None and unwatched is None:
+        raise TypeError("unwatched_s needs a Mount, which knows who follows a topic")
     copying = _Copying(topic, to, {"private": True} if private else {})
     try:
-        _check(response)
-        await copying.run(_pieces(response), max_event_bytes)
+        copy = copying.run(response, max_event_bytes)
+        if unwatched_s is None or unwatched is None:
+            await copy
+        elif not await _before(unwatched(topic, unwatched_s), copy):
+            reason = f"The relay was cancelled: no stream followed it for {unwatched_s:g} s."
+            raise RelayBroken(reason, copying.count)
     except BaseException as error:
         if not isinstance(error, ClientError) or isinstance(error, RelayBroken):
             await copying.fail(_reason(error))
@@ -92,9 +106,14 @@ class _Copying:
         self.count = 0
         self.last = ""
 
-    async def run(self, pieces: AsyncIterator[bytes], max_event_bytes: int) -> None:
+    async def run(self, response: Any, max_event_bytes: int) -> None:
+        if isinstance(response, AbstractAsyncContextManager):
+            async with response as opened:
+                await self.run(opened, max_event_bytes)
+            return
+        _check(response)
         parser = EventStreamParser(max_event_bytes)
-        async for piece in pieces:
+        async for piece in _pieces(response):
             try:
                 blocks = parser.feed(piece)
             except StreamEventTooLong:
@@ -119,6 +138,21 @@ class _Copying:
         error = {"type": "error", "error": {"type": "relay_error", "message": reason}}
         data = json.dumps(error, separators=(",", ":"))
         await self._to.publish(self._topic, data, event=ERROR, **self._fields)
+
+
+async def _before(limit: Coroutine[Any, Any, None], copy: Coroutine[Any, Any, None]) -> bool:
+    """Whether the copy ended before the limit did; what has not ended is cancelled."""
+    copying, limiting = asyncio.ensure_future(copy), asyncio.ensure_future(limit)
+    try:
+        await asyncio.wait((copying, limiting), return_when=asyncio.FIRST_COMPLETED)
+        if not copying.done():
+            return False
+        copying.result()
+        return True
+    finally:
+        copying.cancel()
+        limiting.cancel()
+        await asyncio.gather(copying, limiting, return_exceptions=True)
 
 
 def _check(response: Any) -> None:

@@ -133,3 +133,51 @@ async def test_slow_hub_slows_the_upstream() -> None:
     assert read == 1
     to.gate.set()
     assert (await running).events == 100
+
+
+class Watched(Target):
+    """Knows when the last viewer leaves."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.left = asyncio.Event()
+
+    async def unwatched(self, topic: str, for_s: float) -> None:
+        await self.left.wait()
+
+
+async def test_relay_without_a_viewer_is_cancelled_and_says_so() -> None:
+    to = Watched()
+    endless = streaming(b"data: a\n\n", hold=True)
+    running = asyncio.create_task(relayed(endless, to, unwatched_s=0.5))
+    async with asyncio.timeout(20):
+        while not to.events:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    assert not running.done()
+    to.left.set()
+    with pytest.raises(RelayBroken, match=r"no stream followed it for 0\.5 s"):
+        await running
+    assert "cancelled" in to.error
+    assert to.ended == ["run/1"]
+
+
+async def test_relay_that_is_followed_to_its_end_is_whole() -> None:
+    to = Watched()
+    done = await relayed(streaming(b"data: a\n\n"), to, unwatched_s=0.5)
+    assert done == (1, "a")
+    with pytest.raises(TypeError, match="needs a Mount"):
+        await relayed(streaming(b"data: a\n\n"), Target(), unwatched_s=1)
+
+
+async def test_upstream_that_can_not_be_reached_is_an_error_event() -> None:
+    to = Target()
+    async with httpx.AsyncClient() as client:
+        with pytest.raises(RelayBroken, match="broke"):
+            await fastsse.relay(client.stream("GET", "http://127.0.0.1:9/"), "run/1", to)
+    assert (to.error, to.ended) == ("the upstream broke", ["run/1"])
+
+
+async def test_stream_that_is_not_opened_yet_is_opened_and_closed() -> None:
+    to = Target()
+    async with StreamServer(streaming(b"data: a\n\n")) as server, httpx.AsyncClient() as client:
+        assert await fastsse.relay(client.stream("GET", server.url), "run/1", to) == (1, "a")

@@ -9,7 +9,8 @@ import importlib
 import os
 import sys
 import tempfile
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 from examples.site import playing
@@ -17,6 +18,8 @@ from tests.browser.chromium import PROGRAM, Browser, Page, chromium
 from tests.clients.javascript import MODULES
 from tests.docs.blocks import ROOT
 from tests.examples.test_llm import program
+from tests.examples.test_notifications import playing as shopping
+from tests.redis.server import running
 
 WIDTH, HEIGHT = 640, 360
 #: When a page shows enough.
@@ -29,6 +32,8 @@ SHOWS = {
     " document.querySelector('#devices td').textContent.length > 3",
     "htmx": "document.querySelectorAll('li').length >= 5",
     "llm": "document.getElementById('answer').textContent.length > 20",
+    "notifications": "document.querySelectorAll('li').length === 6 &&"
+    " document.querySelectorAll('.unread').length === 2",
     "logtail": "document.querySelectorAll('#lines div, #lines p, #lines li').length > 12",
 }
 LIBRARIES = {"datastar": ROOT / "build" / "examples", "htmx": MODULES.resolve()}
@@ -49,6 +54,24 @@ async def point(page: Page, x: float, y: float) -> None:
     await page.run(f"dispatchEvent(new PointerEvent('pointermove', {{ {at} }})); 0")
 
 
+@asynccontextmanager
+async def notifications() -> AsyncIterator[str]:
+    """Six orders of a user, who has read four of them."""
+    states = ("paid", "packed", "sent", "delivered")
+    with tempfile.TemporaryDirectory() as folder, running(Path(folder)) as redis:
+        async with shopping(redis) as scene, scene.device("alice") as phone:
+            for number in range(12, 16):
+                scene.publish(
+                    "orders.alice", f'{{"order": {number}, "state": "{states[number % 4]}"}}'
+                )
+            await phone.shows([12, 13, 14, 15], unread=[12, 13, 14, 15])
+            phone.read_all()
+            await phone.shows([12, 13, 14, 15], unread=[])
+            for number in (16, 17):
+                scene.publish("orders.alice", f'{{"order": {number}, "state": "paid"}}')
+            yield f"{scene.application}/?user=alice"
+
+
 async def play(browser: Browser, name: str, page: Page, url: str) -> None:
     """What visitors do meanwhile."""
     if name == "llm":
@@ -66,8 +89,12 @@ async def draw(browser: Browser, name: str) -> None:
     os.environ["FASTSSE_LIB"] = str(LIBRARIES.get(name, ""))
     async with AsyncExitStack() as stack:
         if name == "llm":
-            model = await stack.enter_async_context(program("model:app", PAUSE_S="0.05"))
-            url = await stack.enter_async_context(program("app:app", UPSTREAM=f"{model}/v1"))
+            model = await stack.enter_async_context(program("examples.model:app", PAUSE_S="0.05"))
+            url = await stack.enter_async_context(
+                program("examples.llm.app:app", UPSTREAM=f"{model}/v1")
+            )
+        elif name == "notifications":
+            url = await stack.enter_async_context(notifications())
         else:
             example = importlib.import_module(f"examples.{name}.app").EXAMPLE
             url, _ = await stack.enter_async_context(playing(example))

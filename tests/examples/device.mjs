@@ -1,22 +1,17 @@
 // A device of a user, without a screen: writes what it would show, reads commands.
-//   node device.mjs PATH-TO-EVENTSOURCE APPLICATION USER
+//   node device.mjs PATH-TO-CLIENT APPLICATION USER
 import { createInterface } from "node:readline";
 import { pathToFileURL } from "node:url";
-import { connect } from "../../examples/notifications/mailbox.js";
+import { open } from "../../examples/notifications/page/mailbox.js";
 
 const [library, application, user] = process.argv.slice(2);
-const { EventSource } = await import(pathToFileURL(library));
-const show = (mailbox) =>
-  console.log(
-    JSON.stringify({
-      orders: mailbox.notifications.map((each) => each.order),
-      unread: mailbox.notifications.filter((each) => mailbox.isUnread(each)).map((each) => each.order),
-      count: mailbox.unreadCount,
-    }),
-  );
-const device = await connect(application, user, show, EventSource);
-show(device.mailbox);
+const { connect } = await import(pathToFileURL(library));
+const show = (notifications, unread) => {
+  const [orders, news] = [notifications, unread].map((list) => list.map((each) => each.order));
+  console.log(JSON.stringify({ orders, unread: news, count: news.length }));
+};
+const readAll = await open(connect, application, user, show);
 for await (const line of createInterface({ input: process.stdin })) {
-  if (line === "read") await device.readAll();
+  if (line === "read") await readAll();
 }
-device.close();
+process.exit();

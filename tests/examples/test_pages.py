@@ -46,13 +46,20 @@ def downloaded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FASTSSE_LIB", str(DOWNLOADS))
 
 
-@pytest.mark.parametrize("name", PAGES)
+# How others than the pages of `examples.site` are started.
+COMMANDS = {
+    "llm": "python -m uvicorn --port 8000 examples.llm.app:app",
+    "notifications": "python examples/notifications/app.py",
+}
+
+
+@pytest.mark.parametrize("name", [*PAGES, *COMMANDS])
 def test_example_is_short_and_says_its_command(name: str) -> None:
     folder = EXAMPLES / name
-    code = [path for path in folder.iterdir() if path.suffix in (".py", ".js", ".html")]
+    code = [path for path in folder.rglob("*") if path.suffix in (".py", ".js", ".html")]
     assert sum(len(path.read_text().splitlines()) for path in code) <= LINES_MAX
     readme = (folder / "README.md").read_text()
-    assert f"python -m examples.{name}.app" in readme
+    assert COMMANDS.get(name, f"python -m examples.{name}.app") in readme
     assert "](picture.png)" in readme
     assert 1_000 < (folder / "picture.png").stat().st_size < 100_000
     assert not re.search(r"innerHTML = [^\"]", "".join(path.read_text() for path in code))
