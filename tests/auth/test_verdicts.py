@@ -1,0 +1,199 @@
+"""How long what a guard said of a token holds, and what makes it an operator's."""
+
+from typing import Any
+
+import pytest
+
+from fastsse.auth.guard import Guard, make_guard
+from fastsse.auth.revocations import Revocation
+from fastsse.config import Config, ConfigError
+from fastsse.errors import Unauthorised
+from tests.auth.conftest import control, guard_of, verifier_of
+from tests.auth.minting import OTHER_SECRET, SECRET, mint
+from tests.auth.onenode import Node, bearer, got
+
+NOW_S = 1_800_000_000.0
+
+
+class Clock:
+    """Unix seconds that only a test moves."""
+
+    now_s = NOW_S
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+def guard_at(clock: Clock, **options: Any) -> Guard:
+    guard = make_guard(Config(**options), control(), now_s=clock)
+    assert guard is not None
+    return guard
+
+
+def claims(**more: Any) -> dict[str, Any]:
+    return {"mercure": {"publish": ["*"]}, **more}
+
+
+def shown_of(guard: Guard, raw: bytes) -> Any:
+    (header,) = bearer(raw).values()
+    return guard.note(header, guard.publisher(bearer(raw), []))
+
+
+# --- A verdict that is asked for again
+
+
+def test_a_verdict_holds_until_the_token_ends() -> None:
+    clock = Clock()
+    guard = guard_at(clock, jwt_key=SECRET)
+    shown = shown_of(guard, mint(claims(exp=NOW_S + 10)))
+    assert guard.again(shown) is shown.rights
+    clock.now_s = NOW_S + 9.9
+    assert guard.again(shown) is shown.rights
+    clock.now_s = NOW_S + 10
+    assert guard.again(shown) is None
+
+
+def test_a_verdict_ends_when_the_tokens_are_forgotten() -> None:
+    guard = guard_of(jwt_key=SECRET)
+    shown = shown_of(guard, mint())
+    guard.verifier.forget()
+    assert guard.again(shown) is None
+    assert guard.again(shown_of(guard, mint())) is not None
+
+
+def test_a_verdict_ends_with_a_revocation_and_the_token_is_refused_then() -> None:
+    guard = Node().one
+    raw, other = mint(claims(jti="gone")), mint(claims(jti="stays"))
+    shown, kept = shown_of(guard, raw), shown_of(guard, other)
+    assert guard.again(shown) is shown.rights
+    assert got(guard.revocations.revoke, Revocation.of_json(b'{"jti": "gone"}')) is None
+    assert guard.again(shown) is None
+    assert guard.again(kept) is None  # It is asked for again, and then it holds.
+    with pytest.raises(Unauthorised, match="revoked"):
+        guard.publisher(bearer(raw), [])
+    assert guard.publisher(bearer(other), [])
+
+
+def test_a_token_of_the_previous_key_ends_with_the_key() -> None:
+    clock = Clock()
+    guard = guard_at(
+        clock,
+        jwt_key=SECRET,
+        jwt_previous_key=OTHER_SECRET,
+        jwt_previous_until="2027-01-15T08:01:00Z",
+    )
+    raw, newer = mint(claims(exp=NOW_S + 600), key=OTHER_SECRET), mint(claims(exp=NOW_S + 600))
+    shown = shown_of(guard, raw)
+    assert shown.until_s == NOW_S + 60
+    assert shown_of(guard, newer).until_s == NOW_S + 600
+    clock.now_s = NOW_S + 60
+    assert guard.again(shown) is None
+    with pytest.raises(Unauthorised, match="signature"):
+        guard.publisher(bearer(raw), [])
+    assert guard.publisher(bearer(newer), [])
+
+
+def test_a_token_that_ended_is_dropped_from_memory() -> None:
+    clock = Clock()
+    guard = guard_at(clock, jwt_key=SECRET)
+    raw = mint(claims(exp=NOW_S + 10))
+    guard.publisher(bearer(raw), [])
+    assert guard.verifier.remembered == 1
+    assert guard.verifier.until_s(raw, "publish") == NOW_S + 10
+    clock.now_s = NOW_S + 10
+    with pytest.raises(Unauthorised, match="expired"):
+        guard.publisher(bearer(raw), [])
+    assert guard.verifier.remembered == 0
+    assert guard.verifier.until_s(raw, "publish") == 0
+
+
+def test_memory_that_was_emptied_has_its_whole_room_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    from fastsse.auth import verifier as module
+
+    verifier = verifier_of(jwt_key=SECRET)
+    room_bytes = 4 * (module._RIGHTS_BYTES + 4 * len(mint(claims(jti="0"))))
+    monkeypatch.setattr(module, "REMEMBERED_BYTES_MAX", room_bytes)
+    for _ in range(3):
+        for number in range(4):
+            verifier.verify(mint(claims(jti=str(number))), "publish")
+        assert verifier.remembered == 4
+        verifier.forget()
+        assert verifier.remembered == 0
+
+
+# --- Operators
+
+
+@pytest.mark.parametrize(
+    ("ours", "role"),
+    [
+        ({}, ""),
+        ({"fastsse": None}, ""),
+        ({"fastsse": {}}, ""),
+        ({"fastsse": {"console": ""}}, ""),
+        ({"fastsse": {"console": "read"}}, "read"),
+        ({"fastsse": {"console": "act"}}, "act"),
+    ],
+)
+def test_the_role_of_an_operator_is_that_of_the_claim(ours: dict[str, Any], role: str) -> None:
+    guard = guard_of(jwt_key=SECRET)
+    (header,) = bearer(mint({**claims(), **ours})).values()
+    assert guard.operator(header).console == role
+    # On the other sides the claim is nothing.
+    assert guard.publisher({b"authorization": header}, []).console == ""
+
+
+@pytest.mark.parametrize(
+    ("ours", "says"),
+    [
+        ("act", "not an object"),
+        (["act"], "not an object"),
+        ({"console": "root"}, "read or act"),
+        ({"console": "ACT"}, "read or act"),
+        ({"console": True}, "read or act"),
+    ],
+)
+def test_a_role_that_there_is_not_is_refused(ours: Any, says: str) -> None:
+    (header,) = bearer(mint(claims(fastsse=ours))).values()
+    with pytest.raises(Unauthorised, match=says):
+        guard_of(jwt_key=SECRET).operator(header)
+
+
+def test_an_operator_needs_a_header_with_a_publishers_token() -> None:
+    guard = guard_of(publisher_jwt_key=SECRET, subscriber_jwt_key=OTHER_SECRET)
+    act = claims(fastsse={"console": "act"})
+    (header,) = bearer(mint(act)).values()
+    assert guard.operator(header).console == "act"
+    for wrong in (None, *bearer(mint(act, key=OTHER_SECRET)).values()):
+        with pytest.raises(Unauthorised):
+            guard.operator(wrong)
+
+
+# --- Times at their bounds
+
+
+def test_a_token_begins_at_its_nbf_and_may_be_issued_a_little_ahead() -> None:
+    guard = guard_at(Clock(), jwt_key=SECRET, jwt_leeway="10s")
+    for times in ({"nbf": NOW_S + 10}, {"iat": NOW_S + 70}, {"nbf": 0}, {"iat": 0}):
+        assert guard.publisher(bearer(mint(claims(**times))), [])
+    for times in ({"nbf": NOW_S + 10.5}, {"iat": NOW_S + 70.5}):
+        with pytest.raises(Unauthorised):
+            guard.publisher(bearer(mint(claims(**times))), [])
+
+
+def test_names_have_at_most_as_many_characters_as_is_said() -> None:
+    from fastsse.auth.claims import _TEXT_MAX
+
+    guard = guard_of(jwt_key=SECRET)
+    assert guard.publisher(bearer(mint(claims(sub="s" * _TEXT_MAX))), [])
+    with pytest.raises(Unauthorised, match="sub"):
+        guard.publisher(bearer(mint(claims(sub="s" * (_TEXT_MAX + 1)))), [])
+
+
+# --- Where the keys come from
+
+
+@pytest.mark.parametrize("url", ["missing.json", "/missing/keys.json"])
+def test_a_key_set_that_can_not_be_read_is_an_error_of_its_option(url: str) -> None:
+    with pytest.raises(ConfigError, match="jwks_url"):
+        guard_of(jwks_url=url)
