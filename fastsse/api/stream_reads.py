@@ -1,6 +1,7 @@
 """One GET or HEAD of the Durable Streams protocol: a page, a long-poll or an event stream."""
 
-from typing import Final
+from collections.abc import Callable
+from typing import Final, TypeAlias
 
 from fastsse.api.stream_answers import (
     CLOSED,
@@ -21,7 +22,7 @@ from fastsse.hub.tails import TailSubscription
 from fastsse.streamoffsets import NOW, format_offset
 from fastsse.streams.content import control_block, data_block, rendered
 from fastsse.streams.fields import ReadRequest
-from fastsse.streams.reading import Chunk
+from fastsse.streams.reading import Chunk, ChunkRead
 from fastsse.streams.requests import StreamMissing
 from fastsse.streams.service import DurableStreams
 from fastsse.streamstate import StreamRow
@@ -36,6 +37,8 @@ _EVENT_STREAM: Final = (
     b"Cache-Control: no-cache, no-transform\r\n"
     b"X-Accel-Buffering: no\r\n"
 ) + SHIELD
+
+_ReadPage: TypeAlias = Callable[[str, StreamRow, int, ChunkRead], None]
 
 
 class StreamRead:
@@ -65,9 +68,9 @@ class StreamRead:
             self._streams.touch(self._topic, row)
             self._from_now(row)
         else:
-            self._read(row, self._asked.offset)
+            self._read(row, self._asked.offset, self._streams.read)
 
-    def _read(self, row: StreamRow, after: int) -> None:
+    def _read(self, row: StreamRow, after: int, read_page: _ReadPage) -> None:
         def read(chunk: Chunk | FastsseError) -> None:
             if isinstance(chunk, FastsseError):
                 self._exchange.fail(problem_of_stream(chunk))
@@ -78,7 +81,7 @@ class StreamRead:
             else:
                 self._exchange.respond(self._page(row, after, chunk))
 
-        self._streams.read(self._topic, row, after, read)
+        read_page(self._topic, row, after, read)
 
     def _from_now(self, row: StreamRow) -> None:
         chunk = Chunk((), row.tail, True)
@@ -144,7 +147,7 @@ class StreamRead:
             elif now.generation != row.generation:
                 self._exchange.fail(problem_of_stream(StreamMissing("The stream was deleted.")))
             else:
-                self._read(now, after)
+                self._read(now, after, self._streams.read_new)
 
         self._streams.find_readable(self._topic, found)
 

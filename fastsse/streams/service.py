@@ -86,5 +86,11 @@ class DurableStreams:
         self.touch(topic, row)
         self.turns.take(lambda: self.reader.read(topic, row, after, done))
 
+    def read_new(self, topic: str, row: StreamRow, after: int, done: ChunkRead) -> None:
+        """As `read`, without a turn: for a long-poll that a new event has woken, whose page is what
+        is new."""
+        self.touch(topic, row)
+        self.reader.read(topic, row, after, done)
+
     def _is_live(self) -> bool:
         return len(self._hub.channels) > 0 or self.waiters.count > 0

@@ -12,7 +12,7 @@ from fastsse.server import Server
 from fastsse.streams.turns import LIVE_PAGE_BYTES, PAGE_BYTES, ReadTurns
 from tests.http.conftest import Start, asked
 from tests.http.raw import connected, request
-from tests.streams.test_protocol import TEXT, tail
+from tests.streams.test_protocol import TEXT, server_waiters, tail, until
 
 
 class Clock:
@@ -139,3 +139,19 @@ async def read_all(server: Server) -> list[bytes]:
             offset = answer.headers["stream-next-offset"]
             if "stream-up-to-date" in answer.headers:
                 return pages
+
+
+async def test_a_poll_that_an_event_has_woken_does_not_wait_behind_readers_that_catch_up(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = await start()
+    await asked(server, "PUT", "/streams/log", TEXT)
+    async with connected(server) as raw:
+        await raw.send(request("GET", "/streams/log?offset=now&live=long-poll"))
+        await until(lambda: server_waiters(server) == 1)
+        held: list[Callable[[], None]] = []
+        monkeypatch.setattr(ReadTurns, "take", lambda self, step: held.append(step))
+        await asked(server, "POST", "/streams/log", TEXT, body=b"new")
+        answer = await raw.answer()
+    assert (answer.status, answer.body) == (200, b"new")
+    assert held == []
