@@ -131,6 +131,7 @@ class SourcePublisher:
         drafts: list[SourceEvent] = []
         size_bytes = 0
         make, limit_bytes = self._maker.make, self._maker.max_bytes
+        newest: dict[bytes, int] = {}
         for message in messages:
             try:
                 event = make(message)
@@ -142,6 +143,12 @@ class SourcePublisher:
                 self.counts["sources_filtered"] += 1
                 continue
             if message.producer is not None:
+                key, number = message.producer.key, message.producer.sequence
+                if number <= newest.get(key, -1):
+                    # Events of one batch with one number are one append, so this waits for it.
+                    await self._take_batch(drafts)
+                    drafts, size_bytes = [], 0
+                newest[key] = number
                 _number(event, message.producer)
             span = None
             if self.trace is not None:
