@@ -59,7 +59,7 @@ def service_makers(
     }
     if append is not None:
         makers[SCHEDULE] = partial(ScheduleService, append=append, counts=schedule)
-    if wakes is not None and wakes.rows is not None:
+    if wakes:
         makers[WAKES] = wakes.make
     if hooks:
         makers[HOOKS] = hooks.make

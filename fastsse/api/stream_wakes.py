@@ -136,7 +136,7 @@ class WakeRoutes:
 
 
 def _no_service() -> Problem:
-    return Problem(501, "Subscriptions to streams need the store memory or sqlite.")
+    return Problem(501, "This server has no subscriptions to streams.")
 
 
 def _response(found: bytes, *, is_jwks: bool) -> Response:

@@ -14,6 +14,7 @@ from fastsse.backbone import Done
 from fastsse.backoff import Backoff
 from fastsse.cluster.membership import Membership
 from fastsse.cluster.messaging import RedisNodeMessaging
+from fastsse.cluster.owned import RedisOwnedValues
 from fastsse.cluster.roster import RedisRoster
 from fastsse.config import Config
 from fastsse.errors import FastsseError, Unavailable
@@ -38,6 +39,8 @@ CHANGE_BYTES_MAX: Final = 4 * 1024
 # What is taken from the hash once, by one node. A node that was away must not write it again.
 TAKEN_ONCE: Final = "schedule/p/"
 CHANGES_KEPT: Final = 10_000
+# The subject of the control service whose values one node owns.
+OWNED: Final = "wakes"
 CHANGES_READ: Final = 1_000
 
 
@@ -56,7 +59,8 @@ async def open_control_store(
     values = await ask_when_ready(address, config.redis_start, lambda link: _read_all(link, keys))
     membership = Membership(address, keys, config.redis_node_timeout)
     roster = RedisRoster(address, keys, membership, publish) if config.subscriptions else None
-    return RedisControlStore(address, keys, values, membership, roster)
+    owned = RedisOwnedValues(address, keys, OWNED, membership.base, config.redis_node_timeout)
+    return RedisControlStore(address, keys, values, membership, roster, owned)
 
 
 async def _read_all(link: RedisConnection, keys: Keys) -> Mapping[bytes, bytes]:
@@ -73,9 +77,10 @@ class RedisControlStore:
         values: what was there when the log was opened.
         membership: this node among all.
         roster: the streams at all nodes; None if the option `subscriptions` is off.
+        owned: what one node keeps for all.
 
     Attributes:
-        one_time_store, messaging, roster: as `ControlStore`.
+        one_time_store, messaging, roster, owned: as `ControlStore`.
     """
 
     def __init__(
@@ -85,6 +90,7 @@ class RedisControlStore:
         values: Mapping[bytes, bytes],
         membership: Membership,
         roster: RedisRoster | None,
+        owned: RedisOwnedValues,
     ) -> None:
         self._address = address
         self._keys = keys
@@ -98,8 +104,9 @@ class RedisControlStore:
         self.one_time_store: Final = RedisOneTimeStore(address, keys)
         self.messaging: Final = RedisNodeMessaging(address, keys, membership)
         self.roster: Final = roster
+        self.owned: Final = owned
         self._membership = membership
-        self._parts = (membership, self.messaging, *(() if roster is None else (roster,)))
+        self._parts = (membership, self.messaging, owned, *(() if roster is None else (roster,)))
 
     def get(self, key: str) -> bytes | None:
         """The value, or None. O(1)."""
@@ -168,6 +175,7 @@ class RedisControlStore:
         await self.one_time_store.close()
         if self.roster is not None:
             await self.roster.close()
+        await self.owned.close()
         await self._membership.leave()
 
     async def _write(self, link: RedisConnection, backoff: Backoff) -> None:

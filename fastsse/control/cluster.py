@@ -2,7 +2,7 @@
 
 A `OneTimeStore` keeps values by key for a time. `NodeMessaging` carries messages to the same
 control service of the other nodes. A `Roster` lists the streams of all nodes, and outlives each
-node.
+node. `OwnedValues` belong to one node at a time.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -16,7 +16,9 @@ __all__ = [
     "Answer",
     "Change",
     "NodeMessaging",
+    "OnOwned",
     "OneTimeStore",
+    "OwnedValues",
     "Roster",
     "Subscriber",
     "cost_bytes_of",
@@ -89,6 +91,51 @@ class NodeMessaging(Protocol):
     def say(self, subject: str, message: bytes, to: bytes | None = None) -> bool:
         """Sends a message without a number to one node or all, and reports whether it was sent. At
         most 256 KiB."""
+
+
+class OnOwned(Protocol):
+    """Learns that this node owns values."""
+
+    def on_gained(self) -> None:
+        """This node owns them from now on: they can be read and put."""
+
+    def on_lost(self) -> None:
+        """It does not own them any more. What was put and not stored is lost."""
+
+
+class OwnedValues(Protocol):
+    """Values by key that one node at a time owns: only it reads and puts them. Loop thread only.
+
+    Attributes:
+        own: this node's name.
+        owner: the name of the node that owns them, as far as this one knows; empty: none.
+    """
+
+    @property
+    def own(self) -> bytes: ...
+
+    @property
+    def owner(self) -> bytes: ...
+
+    @property
+    def is_owned(self) -> bool:
+        """Whether this node surely owns them: no other can have them now."""
+
+    def begin(self, listener: OnOwned) -> None:
+        """Tries to own them from now on. Once, before the store runs."""
+
+    def get(self, key: str) -> bytes | None:
+        """The value, or None."""
+
+    def put(self, key: str, value: bytes | None) -> None:
+        """Sets a key, or removes it with None."""
+
+    def items(self, prefix: str = "") -> Sequence[tuple[str, bytes]]:
+        """The pairs whose keys begin so, in the order of keys."""
+
+    def when_stored(self, done: Callable[[bool], None]) -> None:
+        """Calls `done` with true when what was put before is stored; with false if this node does
+        not own the values any more."""
 
 
 class Subscriber(NamedTuple):

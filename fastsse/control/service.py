@@ -11,7 +11,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Final, Protocol, runtime_checkable
 
-from fastsse.control.cluster import Answer, NodeMessaging, OneTimeStore, Roster
+from fastsse.control.cluster import (
+    Answer,
+    NodeMessaging,
+    OneTimeStore,
+    OwnedValues,
+    Roster,
+)
 from fastsse.errors import FastsseError
 from fastsse.events import Event
 from fastsse.paging import Pager
@@ -141,6 +147,11 @@ class ControlStore(Protocol):
     def roster(self) -> Roster | None:
         """Lists the streams of all nodes; None: each node knows its own."""
 
+    @property
+    def owned(self) -> OwnedValues | None:
+        """What one node keeps for all: subscriptions to durable streams; None if there can be no
+        other node."""
+
 
 class Service(Protocol):
     """Holds the facts of one subject, for all workers of a node."""
@@ -215,6 +226,11 @@ class MemoryControlStore:
         """None."""
         return None
 
+    @property
+    def owned(self) -> OwnedValues | None:
+        """None."""
+        return None
+
 
 class _PrefixedControlStore:
     """The part of the node's store that belongs to one control service."""
@@ -255,6 +271,10 @@ class _PrefixedControlStore:
     @property
     def roster(self) -> Roster | None:
         return self._store.roster
+
+    @property
+    def owned(self) -> OwnedValues | None:
+        return self._store.owned
 
 
 class Services:

@@ -3,15 +3,26 @@
 import base64
 import hmac
 import secrets
+from collections.abc import Callable, Sequence
 from hashlib import sha256
-from typing import Final
+from typing import Final, Protocol
 
-from fastsse.control.service import ControlStore
-
-__all__ = ["WakeKeys"]
+__all__ = ["WakeKeys", "WakeStore"]
 
 _KEY: Final = "key"
 _KEY_BYTES: Final = 32
+
+
+class WakeStore(Protocol):
+    """Where subscriptions and the key are kept: a `ControlStore`, or `OwnedValues`."""
+
+    def get(self, key: str) -> bytes | None: ...
+
+    def put(self, key: str, value: bytes | None) -> None: ...
+
+    def items(self, prefix: str = "") -> Sequence[tuple[str, bytes]]: ...
+
+    def when_stored(self, done: Callable[[bool], None]) -> None: ...
 
 
 class WakeKeys:
@@ -21,7 +32,7 @@ class WakeKeys:
         kid: the id of the key that signs.
     """
 
-    def __init__(self, store: ControlStore) -> None:
+    def __init__(self, store: WakeStore) -> None:
         # Only a server with subscriptions needs them.
         from cryptography.hazmat.primitives import serialization
         from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey

@@ -42,14 +42,19 @@ class Wake:
     Attributes:
         id: unique.
         tails: the ends of the streams when it was made.
-        holder: the worker that claimed it; None: none yet.
-        until_s: when its lease ends, by the loop's clock; None: it has none yet.
+        holder: the worker that claimed it, or the webhook that took it; None: none yet.
+        until_ms: when its lease ends, in unix milliseconds; None: it has none yet.
     """
 
     id: str
     tails: dict[str, int]
     holder: str | None = None
-    until_s: float | None = None
+    until_ms: int | None = None
+
+    def kept(self) -> list[object] | None:
+        """The stored form; None: no worker holds it. Then a restart makes a new one."""
+        tails = {path: position_text(tail) for path, tail in self.tails.items()}
+        return None if self.holder is None else [self.id, tails, self.holder, self.until_ms]
 
 
 @dataclass(slots=True)
@@ -84,9 +89,9 @@ class Subscription:
             self.glob = compile_glob(self.config["pattern"])
 
     @property
-    def lease_s(self) -> float:
+    def lease_ms(self) -> int:
         """How long a lease is held."""
-        return float(self.config["lease_ttl_ms"]) / 1000
+        return int(self.config["lease_ttl_ms"])
 
     @property
     def webhook(self) -> str | None:
@@ -95,14 +100,20 @@ class Subscription:
         return None if url is None else str(url)
 
     def encode(self) -> bytes:
-        """The stored form. The current wake is not stored: a restart makes a new one."""
+        """The stored form. A wake that no worker holds is not stored: a restart makes a new one."""
         links = [
             [path, position_text(one.acked), one.is_explicit, one.is_glob]
             for path, one in self.links.items()
         ]
         kept = {"config": self.config, "base": self.base, "at": self.created_at, "links": links}
         return orjson.dumps(
-            {**kept, "generation": self.generation, "tries": self.tries, "next": self.next_ms}
+            {
+                **kept,
+                "generation": self.generation,
+                "tries": self.tries,
+                "next": self.next_ms,
+                "wake": None if self.wake is None else self.wake.kept(),
+            }
         )
 
     @classmethod
@@ -116,6 +127,10 @@ class Subscription:
             }
             one = cls(name, kept["config"], kept["base"], kept["at"], links, kept["generation"])
             one.tries, one.next_ms = kept["tries"], kept["next"]
+            if kept.get("wake") is not None:
+                wake_id, tails, holder, until_ms = kept["wake"]
+                places = {path: read_position(tail) for path, tail in tails.items()}
+                one.wake = Wake(wake_id, places, holder, until_ms)
         except (KeyError, TypeError, BadRequest):
             raise ValueError("not a subscription") from None
         return one

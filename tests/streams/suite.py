@@ -17,8 +17,6 @@ from tests.supervisor.service import Service
 HERE = Path(__file__).parent
 # Of one run; alone it takes 40 s.
 TIMEOUT_S = 420
-#: Tests of subscriptions, which several nodes on Redis do not have.
-SUBSCRIPTIONS = 6
 PATH = "/v1/stream"
 OPTIONS = (
     *("--streams-path", PATH, "--streams-poll", "2s", "--max-body", "32MiB"),
@@ -34,7 +32,7 @@ class Result(NamedTuple):
     failed: Sequence[str]
 
 
-async def run_suite(folder: Path, url: str, *, has_subscriptions: bool) -> Result:
+async def run_suite(folder: Path, url: str) -> Result:
     """Runs all tests in a new folder."""
     if not (MODULES / "@durable-streams/server-conformance-tests").is_dir():
         pytest.skip("the packages of tests/node are not installed; `make test-all` does it")
@@ -47,7 +45,6 @@ async def run_suite(folder: Path, url: str, *, has_subscriptions: bool) -> Resul
         cwd=folder,
         env={
             "STREAMS_URL": url,
-            "SUBSCRIPTIONS": str(int(has_subscriptions)),
             "HOME": str(folder),
             "PATH": str(NODE.parent),
         },

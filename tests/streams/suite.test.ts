@@ -1,4 +1,4 @@
 // The suite of the protocol's authors, against a server that runs.
 import { runConformanceTests } from "@durable-streams/server-conformance-tests"
 
-runConformanceTests({ baseUrl: process.env.STREAMS_URL!, longPollTimeoutMs: 2000, subscriptions: process.env.SUBSCRIPTIONS === "1" })
+runConformanceTests({ baseUrl: process.env.STREAMS_URL!, longPollTimeoutMs: 2000, subscriptions: true })

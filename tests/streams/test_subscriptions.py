@@ -176,7 +176,12 @@ async def test_a_subscription_and_its_place_survive_a_restart(start: Start, tmp_
     assert (await ask("GET", "/streams/__ds/jwks.json")).json == jwks
     assert (await subscribe(server, "s", **config)).status == 200
     assert (await subscribe(server, "s", **{**config, "pattern": "x"})).status == 409
-    # The claim ended with the process. What it was for is not lost.
+    # The lease goes on. What it is for is not lost when it is given back.
+    other = await post(server, "s/claim", {"worker": "other"})
+    assert (other.status, other.json["error"]["code"]) == (409, "ALREADY_CLAIMED")
+    wake = {key: claimed.json[key] for key in ("wake_id", "generation")}
+    bearer = f"Authorization: Bearer {claimed.json['token']}"
+    assert (await post(server, "s/release", wake, bearer)).status == 204
     again = await post(server, "s/claim", {"worker": "w"})
     assert [one["path"] for one in again.json["streams"]] == ["a"]
     assert again.json["generation"] > claimed.json["generation"]

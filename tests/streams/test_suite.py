@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.redis.server import running
-from tests.streams.suite import SUBSCRIPTIONS, in_front_of, run_suite, serving
+from tests.streams.suite import in_front_of, run_suite, serving
 
 TESTS = 338
 
@@ -29,10 +29,8 @@ async def test_the_suite_of_the_protocol_passes(
         else:
             url = (await stack.enter_async_context(serving(*options))).url
         (tmp_path / "suite").mkdir()
-        has_subscriptions = way != "two nodes on Redis"
-        result = await run_suite(tmp_path / "suite", url, has_subscriptions=has_subscriptions)
+        result = await run_suite(tmp_path / "suite", url)
     with capsys.disabled():
         print(f"\n{way}: {result.passed} of {TESTS} passed, {result.skipped} skipped")
     assert result.failed == []
-    skipped = 0 if has_subscriptions else SUBSCRIPTIONS
-    assert (result.passed, result.skipped) == (TESTS - skipped, skipped)
+    assert (result.passed, result.skipped) == (TESTS, 0)

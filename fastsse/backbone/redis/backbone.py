@@ -10,6 +10,7 @@ from typing import Any, Final, Protocol
 
 from fastsse._batch import has_control
 from fastsse.backbone import Broken, Deliver, Done, Ended, FoundStreams, Placed, Stretched
+from fastsse.backbone.redis.followed_rows import FollowedRows
 from fastsse.backbone.redis.follower import LogEnd, RedisFollower, find_end
 from fastsse.backbone.redis.reader import RedisReader, wanted_position
 from fastsse.backbone.redis.retention import RedisRetention
@@ -110,6 +111,7 @@ class RedisBackbone:
 
     Attributes:
         has_ended: as Backbone: a topic had ended when the log was opened, or has since.
+        followed_streams: the rows of all streams, for the node that needs them.
     """
 
     judges_each = False
@@ -128,6 +130,7 @@ class RedisBackbone:
         self._health = health = Health()
         self._keys = keys
         self._reader = RedisReader(address, keys, retention, health)
+        self.followed_streams: Final = FollowedRows(self._reader.some_streams, self._catch_up)
         self._tail = RedisFollower(address, keys, end, health)
         self._appender = RedisWriter(
             address, keys, retention, config.redis_wait, health, self._tail
@@ -162,8 +165,14 @@ class RedisBackbone:
         def note_and_deliver(entries: Sequence[Entry]) -> None:
             self.has_ended |= has_control(entries)
             deliver(entries)
+            self.followed_streams.note(entries)
 
-        self._spawn(self._tail.follow(note_and_deliver, broken))
+        def read_again_and_break(why: str, through: int) -> None:
+            broken(why, through)
+            if self.followed_streams.is_followed:
+                self._answer(self.followed_streams.load(), lambda _: None)
+
+        self._spawn(self._tail.follow(note_and_deliver, read_again_and_break))
         self._spawn(self._appender.run())
         self._spawn(self._memory.run())
         if self._attached is not None:
@@ -216,6 +225,9 @@ class RedisBackbone:
         if not await self._tail.reached(newest, REACH_S):
             raise AnswerLost("the log does not arrive here")
         return rows
+
+    async def _catch_up(self) -> bool:
+        return await self._tail.reached(await self._reader.log_end(), REACH_S)
 
     def touch_stream(self, topic: str, generation: int) -> None:
         """One script."""

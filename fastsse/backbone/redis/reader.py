@@ -139,6 +139,12 @@ class RedisReader:
         pairs = zip(found[::2], found[1::2], strict=True)
         return after, {topic.decode(): StreamRow.decode(row) for topic, row in pairs}
 
+    async def log_end(self) -> int:
+        """Where the log ends; 0 when there is none. Raises AnswerLost or Refusal."""
+        link = await self._usable_link()
+        newest = await link.call(b"GET", self._keys.newest)
+        return 0 if newest is None else place_of(newest.rpartition(b" ")[2])
+
     async def touch_stream(self, topic: str, generation: int) -> None:
         """Notes that a durable stream was read now. Raises AnswerLost or Refusal."""
         link = await self._usable_link()

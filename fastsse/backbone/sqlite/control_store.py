@@ -76,3 +76,8 @@ class SqliteControlStore:
     def roster(self) -> None:
         """None: control services have their own."""
         return None
+
+    @property
+    def owned(self) -> None:
+        """None: a file has one node."""
+        return None
