@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from fastsse import _core, _door
-from tests import tiers
+from tests import endings, tiers
 
 # How long an example takes says how busy the machine is. Each run tries the same ones, so that what
 # fails is what was changed; --hypothesis-profile=search looks for others.
@@ -42,6 +42,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # Before any test, which would be taken for having left its descriptor behind.
+    endings.start_watcher()
     for name, meaning in tiers.MARKERS.items():
         config.addinivalue_line("markers", f"{name}: {meaning}")
     # What was asked for by its path is run. A worker's paths are those of the whole run.

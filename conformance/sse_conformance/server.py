@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
+from sse_conformance import endings
 from sse_conformance.adapter import Adapter
 from sse_conformance.hub import Hub
 from sse_conformance.registry import NotSupported, NotTested
@@ -76,12 +77,12 @@ class Server:
             for command in commands:
                 words = [filled(word, self._values) for word in command]
                 words[0] = found_program(words[0]) or words[0]
-                self._processes.append(
-                    subprocess.Popen(
-                        words, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=variables,
-                        cwd=self._folder.name, start_new_session=True,
-                    )
+                process = subprocess.Popen(
+                    words, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=variables,
+                    cwd=self._folder.name, start_new_session=True,
                 )  # fmt: skip
+                endings.watch(process.pid)
+                self._processes.append(process)
         self._wait_until_it_accepts()
 
     def _wait_until_it_accepts(self) -> None:
@@ -130,6 +131,7 @@ class Server:
                 process.wait()
             for pid in pids:
                 _kill(pid, signal.SIGKILL)
+            endings.forget(process.pid)
         self._processes = []
 
     def restart(self, number: signal.Signals) -> None:

@@ -12,6 +12,7 @@ from typing import Any, Self
 import httpx
 
 from fastsse.eventstream import EventStreamParser
+from tests import endings
 from tests.loopback import held_port
 
 ROOT = Path(__file__).parents[2]
@@ -95,6 +96,7 @@ async def running(
                 start_new_session=True,
             )
         one = Running(port, process, scheme)
+        endings.watch(process.pid)
         try:
             await _answering(one)
             yield one
@@ -103,6 +105,7 @@ async def running(
             if process.returncode is None:
                 os.killpg(process.pid, signal.SIGKILL)
                 await process.wait()
+            endings.forget(process.pid)
 
 
 async def _answering(one: Running) -> None:

@@ -11,6 +11,8 @@ from typing import Any, Final
 
 import pytest
 
+from tests import endings
+
 TIMEOUT_S: Final = 60
 PROGRAM: Final = shutil.which("firefox-esr") or shutil.which("firefox")
 _PREFERENCES: Final = {
@@ -79,6 +81,7 @@ async def firefox(profile: Path) -> AsyncIterator[Firefox]:
         env={**os.environ, "HOME": str(profile), "MOZ_DISABLE_CONTENT_SANDBOX": "1"},
         start_new_session=True,
     )
+    endings.watch(process.pid)
     try:
         port = await _port(profile, process)
         reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1 << 24)
@@ -97,6 +100,7 @@ async def firefox(profile: Path) -> AsyncIterator[Firefox]:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, 9)
             await process.wait()
+        endings.forget(process.pid)
 
 
 def _prepare(profile: Path) -> None:

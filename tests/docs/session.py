@@ -12,6 +12,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests import endings
 from tests.cli.commandline import environment
 from tests.docs.blocks import ROOT, Block
 from tests.docs.servers import Servers, streams_at
@@ -60,6 +61,7 @@ class Session:
             cwd=folder, env=self._variables(), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT, start_new_session=True,
         )  # fmt: skip
+        endings.watch(self._shell.pid)
         self._say("set -eEuo pipefail")
 
     def run(self, block: Block) -> None:
@@ -96,6 +98,7 @@ class Session:
         self._shell.stdin.close()
         os.killpg(self._shell.pid, signal.SIGKILL)
         self._shell.wait()
+        endings.forget(self._shell.pid)
         self._shell.stdout.close()
 
     # What is said to the shell.

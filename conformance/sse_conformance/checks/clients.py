@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from sse_conformance import endings
 from sse_conformance.eventstream import EventStream, Message
 from sse_conformance.hub import Hub
 from sse_conformance.registry import Case, Failed, NotTested, check, expect
@@ -125,11 +126,12 @@ def sseclient_py(case: Case) -> None:
 @contextmanager
 def _running(*words: str) -> Iterator[subprocess.Popen[bytes]]:
     process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.communicate()
+    with endings.watched(process.pid):
+        try:
+            yield process
+        finally:
+            process.kill()
+            process.communicate()
 
 
 @check("clients.curl", "curl -N shows the stream")

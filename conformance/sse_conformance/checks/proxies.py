@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
+from sse_conformance import endings
 from sse_conformance.hub import Hub
 from sse_conformance.registry import Case, NotTested, check, expect
 from sse_conformance.server import filled, found_program, free_port, open_sockets, user
@@ -66,12 +67,13 @@ def _behind(hub: Hub, kind: str) -> Iterator[Hub]:
         if name == "nginx":
             words = [program, "-p", folder, "-c", str(config), "-e", "stderr"]
         process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        try:
-            _wait_for(port, process)
-            yield hub.at(port)
-        finally:
-            process.terminate()
-            process.wait()
+        with endings.watched(process.pid):
+            try:
+                _wait_for(port, process)
+                yield hub.at(port)
+            finally:
+                process.terminate()
+                process.wait()
 
 
 def _wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
