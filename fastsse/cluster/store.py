@@ -4,10 +4,15 @@ each node.
 Each change is also an entry of a short stream, which every node follows. A node that was
 disconnected reads the whole hash when it reconnects. Values of a `OneTimeStore` are not copied:
 they are read from Redis.
+
+Delayed events are in a hash of their own, and their changes have no value, because nodes of the
+version before write what is missing in the first hash again from their copies. An event that was
+cancelled or published would return.
 """
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
 from typing import Any, Final
 
 from fastsse.backbone import Done
@@ -36,8 +41,8 @@ log = get_logger("redis")
 BLOCK_MS: Final = 1_000
 # A larger value is not kept a second time in the stream of changes.
 CHANGE_BYTES_MAX: Final = 4 * 1024
-# What is taken from the hash once, by one node. A node that was away must not write it again.
-TAKEN_ONCE: Final = "schedule/p/"
+# Delayed events: taken once, by one node. A node that was away must not write them again.
+DELAYED: Final = "schedule/p/"
 CHANGES_KEPT: Final = 10_000
 # The subject of the control service whose values one node owns.
 OWNED: Final = "wakes"
@@ -65,8 +70,10 @@ async def open_control_store(
 
 async def _read_all(link: RedisConnection, keys: Keys) -> Mapping[bytes, bytes]:
     """All that control services keep."""
-    flat: Sequence[bytes] = await link.call(b"HGETALL", keys.control)
-    return dict(zip(flat[::2], flat[1::2], strict=True))
+    hashes: Sequence[Sequence[bytes]] = await link.calls(
+        [(b"HGETALL", keys.control), (b"HGETALL", keys.delayed)]
+    )
+    return {key: value for flat in hashes for key, value in zip(flat[::2], flat[1::2], strict=True)}
 
 
 class RedisControlStore:
@@ -94,7 +101,11 @@ class RedisControlStore:
     ) -> None:
         self._address = address
         self._keys = keys
-        self._values = {key.decode("utf-8", "replace"): value for key, value in values.items()}
+        self._values: dict[str, bytes] = {}
+        self._delayed: dict[str, bytes] = {}
+        for raw_key, value in values.items():
+            key = raw_key.decode("utf-8", "replace")
+            self._copy_of(key)[key] = value
         self._listeners: list[tuple[str, Callable[[str, bytes], None]]] = []
         self._unwritten: dict[str, bytes | None] = {}
         self._to_write = asyncio.Event()
@@ -110,16 +121,17 @@ class RedisControlStore:
 
     def get(self, key: str) -> bytes | None:
         """The value, or None. O(1)."""
-        return self._values.get(key)
+        return self._copy_of(key).get(key)
 
     def put(self, key: str, value: bytes | None) -> None:
         """Sets a key, or removes it with None. The other nodes receive the change soon after."""
-        if self._values.get(key) == value:
+        copy = self._copy_of(key)
+        if copy.get(key) == value:
             return
         if value is None:
-            self._values.pop(key, None)
+            copy.pop(key, None)
         else:
-            self._values[key] = value
+            copy[key] = value
         self._unwritten[key] = value
         self._to_write.set()
 
@@ -142,7 +154,7 @@ class RedisControlStore:
             except (AnswerLost, RedisRefusal) as fault:
                 log.warning("A delayed event can't be cancelled.", why=str(fault))
             if outcome is not None:
-                self._values.pop(key, None)
+                self._copy_of(key).pop(key, None)
                 self._unwritten.pop(key, None)
             done(outcome)
 
@@ -152,7 +164,8 @@ class RedisControlStore:
 
     def items(self, prefix: str = "") -> Sequence[tuple[str, bytes]]:
         """The pairs whose keys begin so, in the order of keys. O(keys log keys)."""
-        return sorted(pair for pair in self._values.items() if pair[0].startswith(prefix))
+        pairs = chain(self._values.items(), self._delayed.items())
+        return sorted(pair for pair in pairs if pair[0].startswith(prefix))
 
     def listen(self, prefix: str, changed: Callable[[str, bytes], None]) -> None:
         """Calls `changed` with each value that another node puts under a key with this prefix."""
@@ -202,10 +215,16 @@ class RedisControlStore:
         # Nodes read what is not in the change from the hash.
         change: tuple[bytes | str | int, ...] = (b"XADD", self._keys.changes, *trim, b"k", key)
         if value is None:
-            return [(b"HDEL", self._keys.control, key), change]
-        if len(value) <= CHANGE_BYTES_MAX:
+            return [(b"HDEL", self._hash_of(key), key), change]
+        if len(value) <= CHANGE_BYTES_MAX and not key.startswith(DELAYED):
             change = (*change, b"v", value)
-        return [(b"HSET", self._keys.control, key, value), change]
+        return [(b"HSET", self._hash_of(key), key, value), change]
+
+    def _copy_of(self, key: str) -> dict[str, bytes]:
+        return self._delayed if key.startswith(DELAYED) else self._values
+
+    def _hash_of(self, key: str) -> bytes:
+        return self._keys.delayed if key.startswith(DELAYED) else self._keys.control
 
     async def _follow(self, link: RedisConnection, backoff: Backoff) -> None:
         newest = await link.call(b"XREVRANGE", self._keys.changes, b"+", b"-", b"COUNT", 1)
@@ -213,10 +232,11 @@ class RedisControlStore:
         kept = await _read_all(link, self._keys)
         for key, value in kept.items():
             self._learn(key, value)
-        # A Redis that has lost values gets them again.
-        gone = {key: value for key, value in self._values.items() if key.encode() not in kept}
-        self._write_again(gone)
-        self._to_write.set()
+        # A Redis that has lost values gets them again. A delayed event was taken, unless it was
+        # never written.
+        self._write_again({k: v for k, v in self._values.items() if k.encode() not in kept})
+        for name in [name for name in self._delayed if name.encode() not in kept]:
+            self._forget_taken(name)
         while True:
             answer: Any = await link.call(
                 b"XREAD", b"COUNT", CHANGES_READ, b"BLOCK", BLOCK_MS,
@@ -240,34 +260,33 @@ class RedisControlStore:
                 "Redis lost what control services keep; it is written again.",
                 keys=len(self._values),
             )
-            self._write_again(dict(self._values))
-            self._to_write.set()
+            self._write_again(self._values)
 
     def _write_again(self, values: Mapping[str, bytes]) -> None:
-        """Values that Redis has lost are written; those that are taken once are forgotten, except
-        while they were never written."""
-        for key, value in values.items():
-            if not key.startswith(TAKEN_ONCE):
-                self._unwritten[key] = value
-            elif key not in self._unwritten:
-                del self._values[key]
+        self._unwritten |= values
+        self._to_write.set()
+
+    def _forget_taken(self, key: str) -> None:
+        """A delayed event is not in Redis: it was published or cancelled, or is not yet there."""
+        if key not in self._unwritten and self._delayed.pop(key, None) is not None:
+            self._notify(key, b"")
 
     async def _look_up(self, link: RedisConnection, raw_key: bytes) -> None:
         """A key has changed, or was removed."""
-        value = await link.call(b"HGET", self._keys.control, raw_key)
+        key = raw_key.decode("utf-8", "replace")
+        value = await link.call(b"HGET", self._hash_of(key), raw_key)
         if value is not None:
             self._learn(raw_key, value)
             return
-        key = raw_key.decode("utf-8", "replace")
-        if key.startswith(TAKEN_ONCE) and key not in self._unwritten:
-            self._values.pop(key, None)
-            self._notify(key, b"")
+        if key.startswith(DELAYED):
+            self._forget_taken(key)
 
     def _learn(self, raw_key: bytes, value: bytes) -> None:
         key = raw_key.decode("utf-8", "replace")
-        if key in self._unwritten or self._values.get(key) == value:
+        copy = self._copy_of(key)
+        if key in self._unwritten or copy.get(key) == value:
             return
-        self._values[key] = value
+        copy[key] = value
         self._notify(key, value)
 
     def _notify(self, key: str, value: bytes) -> None:

@@ -24,6 +24,7 @@ class Keys:
         newest: the running number and the id of its newest entry. A missing entry shows by the
             number.
         control, changes: what control services keep, and a stream of the newest changes to it.
+        delayed: delayed events, by the keys of the control store.
         floor: the position at which this log began; nothing older is known.
         lost: the position of the last mark that says that events were lost.
         nodes: the nodes that are alive, each with the time at which it counts as dead unless it
@@ -47,6 +48,7 @@ class Keys:
         "control",
         "counts",
         "dead",
+        "delayed",
         "ends",
         "erased",
         "floor",
@@ -67,6 +69,7 @@ class Keys:
         self.prefix: Final = b"{%b}:" % self.stream
         self.newest: Final = self.prefix + b"newest"
         self.control: Final = self.prefix + b"desk"
+        self.delayed: Final = self.prefix + b"delayed"
         self.changes: Final = self.prefix + b"changes"
         self.floor: Final = self.prefix + b"floor"
         self.lost: Final = self.prefix + b"lost"

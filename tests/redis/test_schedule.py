@@ -1,5 +1,6 @@
 """The schedule of two nodes that share a Redis: all try, one publishes."""
 
+import asyncio
 import random
 from collections import Counter
 
@@ -33,7 +34,7 @@ async def test_each_delayed_event_is_published_once_and_cancelled_anywhere(
         assert seen == Counter({n * 90: 1 for n in range(count)})
         for node in nodes:
             await until(lambda node=node: _waiting(node) == 0)
-        assert not redis.client.hkeys("{fastsse}:desk")
+        assert not redis.client.hkeys("{fastsse}:delayed")
 
 
 async def test_events_of_a_node_that_ended_are_published_by_another(redis: RedisServer) -> None:
@@ -58,6 +59,17 @@ async def test_dead_letter_is_known_to_every_node_once(redis: RedisServer) -> No
         await two.end_topic("a")
         await until(lambda: _counts(one)["schedule_dead"] + _counts(two)["schedule_dead"] >= 1)
         await until(lambda: _waiting(one) + _waiting(two) == 0)
+        for node in (one, two):
+            async with Publisher(node.addresses[0]) as publisher:
+                await _lists_one_dead(publisher)
+
+
+async def _lists_one_dead(publisher: Publisher) -> None:
+    """Another node knows of it a moment later."""
+    async with asyncio.timeout(30):
+        while not (found := await publisher.list_scheduled()):  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+    assert [(one.topics, bool(one.reason)) for one in found] == [(("a",), True)]
 
 
 async def _cancel_soon(node: Server, scheduled: str) -> None:

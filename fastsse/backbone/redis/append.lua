@@ -342,7 +342,7 @@ local function judge(from, count, asked, window_ms, limit)
   end
   for i = 1, count do
     local topics, id, wants = tonumber(ARGV[place + 5]), false, asked and asked[i] or {}
-    if wants.take and redis.call('HEXISTS', prefix .. 'desk', wants.take) == 0 then
+    if wants.take and redis.call('HEXISTS', prefix .. 'delayed', wants.take) == 0 then
       return nil, 'taken', ARGV[place + 6], ''
     end
     if wants.producer then
@@ -437,7 +437,7 @@ for b = 1, batches do
       stored[#stored + 1] = {id, at, sealed, asked and asked[i] or nil}
       ids[i] = id
       local wants = asked and asked[i] or {}
-      if wants.take then redis.call('HDEL', prefix .. 'desk', wants.take) end
+      if wants.take then redis.call('HDEL', prefix .. 'delayed', wants.take) end
       if wants.key then
         used['e' .. wants.key] = id
         keys[#keys + 1] = {prefix .. 'key:e' .. wants.key, id, window_ms}
