@@ -214,3 +214,27 @@ async def test_the_servers_own_page_reads_and_publishes(browser: Browser) -> Non
             await page.run("document.querySelector('#events .meta').textContent") == "tenant=acme"
         )
         assert await page.run("document.querySelectorAll('#events b').length") == 0
+
+
+async def test_the_servers_own_page_chooses_events(browser: Browser) -> None:
+    async with Server(Config(port=0, drain="0s")) as one:
+        for price in (3, 7, 9):
+            one.publish("news", {"price": price})
+        page = await browser.open(one.addresses[0])
+        await page.settled("state.classList.contains('live')")
+        stop_and_choose = (
+            "toggle.click(); document.querySelector('[name=begin]').value = 'last_each=1';"
+            "document.querySelector('[name=filter]').value = 'data.price > %s';"
+            "document.querySelector('[name=max_rate]').value = '50'; toggle.click()"
+        )
+        await page.run(stop_and_choose % "5")
+        types = "[...document.querySelectorAll('#events .type')].map(e => e.textContent).join()"
+        await page.settled(types, "fastsse.snapshot,message")
+        assert "9" in await page.run(
+            "document.querySelector('#events li:last-child pre').textContent"
+        )
+        one.publish("news", {"price": 1})
+        one.publish("news", {"price": 8})
+        await page.settled(types, "message,fastsse.snapshot,message")
+        await page.run(stop_and_choose % "> 5")
+        await page.settled("state.textContent.includes('at character 14')")

@@ -14,9 +14,11 @@ function say(text, kind) {
 }
 
 function query() {
-  const {topics, begin} = fields(byId("subscribe"));
+  const {topics, begin, filter, max_rate: rate} = fields(byId("subscribe"));
   const parts = topics.trim().split(/\s+/).map((topic) => "topic=" + encodeURIComponent(topic));
   if (begin) parts.push(begin);
+  if (filter) parts.push("filter=" + encodeURIComponent(filter));
+  if (rate) parts.push("max_rate=" + encodeURIComponent(rate));
   return parts.join("&");
 }
 
