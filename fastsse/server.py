@@ -14,6 +14,7 @@ import orjson
 
 from fastsse.api.receipts import StreamCount
 from fastsse.config import Config
+from fastsse.control.schedule import ScheduledEvent
 from fastsse.directives import Directives, directives_of, is_delayed, own_key
 from fastsse.errors import InvalidEvent
 from fastsse.events import DATA_JSON, DATA_TEXT, Event
@@ -212,6 +213,11 @@ class Server:
         or Refused."""
         await self._worker.cancel(scheduled)
 
+    async def list_scheduled(self) -> list[ScheduledEvent]:
+        """The delayed events: those that wait, in the order of their time, then the newest 200 that
+        could not be published, which have a `reason`. O(events). Raises Refused."""
+        return await self._worker.list_scheduled()
+
     async def end_topic(self, topic: str | Sequence[str]) -> str:
         """Ends a topic, or several, and returns the id of the end; of topics that have ended
         already, that of then. Events for it are refused from now on. Streams that follow nothing
@@ -402,7 +408,6 @@ def run(
     plus the number of a second signal, which ends it at once.
 
     Arguments:
-        config: the options. With more than one worker this process watches over others.
         config: the options. With more than one worker this process supervises others.
         load: reads the options again, for SIGHUP; None keeps the present ones.
 

@@ -22,6 +22,7 @@ from fastsse.bus import BusBackbone
 from fastsse.config import Config
 from fastsse.config.store import show_store
 from fastsse.control.gather import OwnFacts
+from fastsse.control.schedule import FIRST, ScheduledEvent, SchedulePage
 from fastsse.control.service import ControlClient, ControlStore, LocalControlClient
 from fastsse.control.stats import StatsClient, WorkerStats
 from fastsse.entries import Entry
@@ -334,6 +335,31 @@ class Worker:
         error = await answer
         if error is not None:
             raise error
+
+    async def list_scheduled(self) -> list[ScheduledEvent]:
+        """As `Server.list_scheduled`."""
+        waiting: list[ScheduledEvent] = []
+        failed: list[ScheduledEvent] = []
+        place: tuple[int, str] | None = FIRST
+        while place is not None:
+            page = await self._scheduled_page(place)
+            waiting += page.events
+            failed += page.dead  # With the first page.
+            place = page.next
+        return waiting + failed
+
+    async def _scheduled_page(self, place: tuple[int, str]) -> SchedulePage:
+        answer: asyncio.Future[SchedulePage | FastsseError] = self._loop.create_future()
+
+        def done(outcome: SchedulePage | FastsseError) -> None:
+            if not answer.done():
+                answer.set_result(outcome)
+
+        self.frontend.delayed.schedule.list(place, done)
+        outcome = await answer
+        if isinstance(outcome, FastsseError):
+            raise outcome
+        return outcome
 
     async def store_feed(self, topics: Iterable[str]) -> str:
         """As `Server.store_feed`."""

@@ -10,6 +10,7 @@ import orjson
 from fastsse.api.access import CREDENTIAL_NAMES
 from fastsse.auth.rights import Rights
 from fastsse.control.schedule import (
+    FIRST,
     Schedule,
     ScheduleBounds,
     ScheduledEvent,
@@ -30,7 +31,6 @@ __all__ = ["DelayedPublish", "ScheduleGate", "schedule_bounds", "schedule_routes
 _ID_CHARS: Final = 32
 _HEX: Final = frozenset("0123456789abcdef")
 _FULL_RETRY_S: Final = 60
-_FIRST: Final = (0, "")
 
 
 class DelayedPublish:
@@ -229,7 +229,7 @@ def _only(request: Request, name: str) -> str | None:
 def _after(request: Request) -> tuple[int, str]:
     text = _only(request, "after")
     if text is None:
-        return _FIRST
+        return FIRST
     due, _, entry_id = text.partition("-")
     is_number = due.isascii() and due.isdigit() and len(due) <= 16
     if not is_number or not _may_be_id(entry_id):
@@ -250,7 +250,7 @@ def _members(one: ScheduledEvent) -> dict[str, object]:
     members: dict[str, object] = {
         "id": one.id,
         "topics": one.topics,
-        "deliver_at": one.due_ms,
+        "deliver_at": one.deliver_at_ms,
     }
     return members | ({"reason": one.reason} if one.reason else {"bytes": one.size_bytes})
 

@@ -91,6 +91,7 @@ class Mount:
     end_topic = _as_of_server(Server.end_topic)
     schedule = _as_of_server(Server.schedule)
     cancel = _as_of_server(Server.cancel)
+    list_scheduled = _as_of_server(Server.list_scheduled)
     store_feed = _as_of_server(Server.store_feed)
     count_streams = _as_of_server(Server.count_streams)
 

@@ -25,6 +25,7 @@ from fastsse.events import Event
 from fastsse.log import get_logger
 
 __all__ = [
+    "FIRST",
     "SUBJECT",
     "Schedule",
     "ScheduleBounds",
@@ -36,6 +37,8 @@ __all__ = [
 
 log = get_logger("schedule")
 SUBJECT: Final = "schedule"
+#: Asks for the first page of the list.
+FIRST: Final = (0, "")
 _ADD, _LIST, _LOOK, _CANCEL = b"a", b"l", b"g", b"c"
 _DONE, _FULL, _UNKNOWN, _REUSED, _NOT_NOW = b"+", b"-", b"?", b"k", b"!"
 _PENDING, _DEAD = "p/", "d/"
@@ -122,6 +125,7 @@ class ScheduleService:
             self._note(key.removeprefix(_PENDING), value)
         self._dead = [key for key, _ in store.items(_DEAD)]
         store.listen(_PENDING, self._learn)
+        store.listen(_DEAD, lambda key, letter: self._note_dead(key))
         self._arm()
 
     # -- requests -------------------------------------------------------------------------------
@@ -287,7 +291,12 @@ class ScheduleService:
         letter = {"id": entry_id, "due": _due(value), "topics": topics, "reason": str(error)}
         key = f"{_DEAD}{round(self._now_s() * 1000):015}-{entry_id}"
         self._store.put(key, orjson.dumps(letter))
-        self._dead.append(key)
+        self._note_dead(key)
+
+    def _note_dead(self, key: str) -> None:
+        """A dead letter of this node or another. Each node removes the oldest ones."""
+        if key not in self._dead:
+            insort(self._dead, key)
         while len(self._dead) > DEAD_MAX:
             self._store.put(self._dead.pop(0), None)
 
@@ -338,7 +347,7 @@ class ScheduledEvent(NamedTuple):
     published, and is empty while it waits."""
 
     id: str
-    due_ms: int
+    deliver_at_ms: int
     topics: tuple[str, ...]
     size_bytes: int
     reason: str = ""
@@ -400,7 +409,7 @@ class Schedule:
     def list(
         self, after: tuple[int, str], done: Callable[[SchedulePage | FastsseError], None]
     ) -> None:
-        """Gives `done` a page of what is due after an event, (0, "") for the first."""
+        """Gives `done` a page of what is due after an event, FIRST for the first."""
 
         def answered(answer: bytes | FastsseError) -> None:
             if isinstance(answer, FastsseError):

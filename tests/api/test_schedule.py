@@ -6,6 +6,7 @@ import time
 
 import pytest
 
+from fastsse.control.schedule import PAGE
 from fastsse.errors import InvalidEvent, NotKept
 from tests.auth.minting import SECRET, grants, mint
 from tests.http.raw import connected, get, request, until
@@ -227,6 +228,10 @@ async def test_rules_of_topics_hold_when_it_is_kept(start) -> None:
 
 async def test_server_schedules_and_cancels(server) -> None:
     kept = await server.schedule("a", {"n": 1}, delay="1h")
+    others = [await server.schedule("b", "x", delay=7_200 + n) for n in range(PAGE + 1)]
+    listed = await server.list_scheduled()
+    assert [one.id for one in listed] == [kept, *others]
+    assert (listed[0].topics, listed[0].reason) == (("a",), "")
     await server.cancel(kept)
     for scheduled in (kept, "x"):
         with pytest.raises(NotKept):

@@ -365,6 +365,7 @@ async def test_feeds_and_delayed_events_are_stored_by_the_program(app: fastsse.M
         assert (await stream.has(3))[2] == ("", "late")
         assert waits
     never = await app.schedule("a", "never", delay=3_600)
+    assert never in [one.id for one in await app.list_scheduled()]
     await app.cancel(never)
     async with Call(app, f"/events?feed={'0' * 32}") as unknown:
         ((kind, data),) = (await unknown.answered()).events
