@@ -43,7 +43,7 @@ def harmless(text: str) -> str:
     return _CONTROLS.sub(lambda found: repr(found[0])[1:-1], text)
 
 
-def _as_text(value: object) -> str:
+def as_text(value: object) -> str:
     """A text as it is, another value as JSON."""
     if isinstance(value, str):
         return value
@@ -132,10 +132,10 @@ class Readable:
             head.append(harmless(", ".join(envelope.topics)) + " ", style="magenta")
         if event.event != "message":
             head.append(harmless(event.event) + " ", style="bold cyan")
-        text = event.data if envelope is None else _as_text(envelope.data)
+        text = event.data if envelope is None else as_text(envelope.data)
         head.append(harmless(text).replace("\n", "\n" + " " * 9), style="default")
         if envelope is not None and envelope.meta:
-            meta = " ".join(f"{name}={_as_text(value)}" for name, value in envelope.meta.items())
+            meta = " ".join(f"{name}={as_text(value)}" for name, value in envelope.meta.items())
             head.append(harmless(f"  {meta}"), style="dim")
         self._out.print(head)
 

@@ -7,8 +7,10 @@ from urllib.parse import urlsplit
 
 import click
 
-from fastsse.cli.clientoptions import server_address
+from fastsse.cli.clientoptions import read_duration, server_address
 from fastsse.cli.eventlines import Printer, printer
+from fastsse.cli.pages import show_pages
+from fastsse.client.asyncclient import AsyncClient
 from fastsse.client.listener import Listener
 from fastsse.client.view import StreamView
 
@@ -45,8 +47,15 @@ from fastsse.client.view import StreamView
 @click.option(
     "--max-rate", type=float, metavar="N", help="At most N events a second of a topic and type."
 )
+@click.option("--deleted", is_flag=True, help="With events that report which events were deleted.")
 @click.option("--until", metavar="TYPES", default="", help="End after an event of these types.")
 @click.option("--until-data", metavar="TEXT", help="End after an event with this data.")
+@click.option(
+    "--wait",
+    callback=read_duration,
+    metavar="DURATION",
+    help="Ask for pages instead of a stream: 0 prints what is kept and ends; 25s: long-polling.",
+)
 @click.option("--count", type=click.IntRange(min=1), metavar="N", help="End after N events.")
 @click.option("--once", is_flag=True, help="Do not reconnect.")
 @server_address
@@ -65,9 +74,13 @@ def listen(topics: tuple[str, ...], as_json: bool, count: int | None, **given: A
     if not topics and not urlsplit(given["url"]).query:
         raise click.UsageError("TOPIC is missing (* is every topic).")
     output = printer(as_json, sys.stdout, sys.stderr)
-    asks_envelopes = bool(topics) and output.reads_envelopes
     try:
-        asyncio.run(_show(_listener(topics, given, output, asks_envelopes), output, count))
+        if given["wait"] is None:
+            asks_envelopes = bool(topics) and output.reads_envelopes
+            asyncio.run(_show(_listener(topics, given, output, asks_envelopes), output, count))
+        else:
+            _check_pages_usage(topics, given)
+            asyncio.run(_show_pages(topics, given, output, count))
     except KeyboardInterrupt:
         return
 
@@ -75,14 +88,6 @@ def listen(topics: tuple[str, ...], as_json: bool, count: int | None, **given: A
 def _listener(
     topics: tuple[str, ...], given: dict[str, Any], output: Printer, asks_envelopes: bool
 ) -> Listener:
-    view = StreamView(
-        event=_types(given["event"]),
-        filter=given["filter"],
-        envelope=asks_envelopes,
-        max_rate=given["max_rate"],
-        until=_types(given["until"]),
-        until_data=given["until_data"],
-    )
     return Listener(
         given["url"],
         topics,
@@ -90,12 +95,51 @@ def _listener(
         last=given["last"],
         last_each=given["last_each"],
         since=given["since"],
-        view=view,
+        view=_view(given, asks_envelopes),
         token=given["token"],
         uds=given["uds"],
         reconnect=not given["once"],
         on_state=output.state,
     )
+
+
+def _view(given: dict[str, Any], asks_envelopes: bool) -> StreamView:
+    return StreamView(
+        event=_types(given["event"]),
+        filter=given["filter"],
+        envelope=asks_envelopes,
+        max_rate=given["max_rate"],
+        until=_types(given["until"]),
+        until_data=given["until_data"],
+        deleted=given["deleted"],
+    )
+
+
+def _check_pages_usage(topics: tuple[str, ...], given: dict[str, Any]) -> None:
+    if not topics:
+        raise click.UsageError("--wait needs TOPIC.")
+    for name, is_given in (
+        ("--last-each", given["last_each"] is not None),
+        ("--deleted", given["deleted"]),
+        ("--once", given["once"]),
+    ):
+        if is_given:
+            raise click.UsageError(f"{name} can't be combined with --wait.")
+
+
+async def _show_pages(
+    topics: tuple[str, ...], given: dict[str, Any], output: Printer, count: int | None
+) -> None:
+    asked = {
+        "topics": topics,
+        "wait_s": given["wait"],
+        "last_event_id": given["last_event_id"],
+        "last": given["last"],
+        "since": given["since"],
+        "view": _view(given, asks_envelopes=False),
+    }
+    async with AsyncClient(given["url"], token=given["token"], uds=given["uds"]) as client:
+        await show_pages(client, asked, output, count)
 
 
 async def _show(listener: Listener, output: Printer, count: int | None) -> None:

@@ -88,10 +88,25 @@ class EventFlags:
         """The keyword arguments of `Publisher.relay`."""
         return {
             "event": self.event,
+            "retry": self.retry_ms,
             "private": self.private,
             "meta": self.meta,
             "own_ids": self.own_ids,
+            "end_on_close": self.end,
         }
+
+    def of_one_event(self) -> str | None:
+        """The first given flag that is for one event."""
+        given = (
+            ("--id", self.event_id),
+            ("--receipt", self.receipt or None),
+            ("--key", self.key),
+            ("--expect", self.expect),
+            ("--ttl", self.ttl),
+            ("--delay", self.delay),
+            ("--deliver-at", self.deliver_at),
+        )
+        return next((name for name, value in given if value is not None), None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,7 +178,9 @@ def _taken(kind: type[T], given: dict[str, Any]) -> T:
     is_flag=True,
     help="Print how many streams match the event, at the node and in the cluster.",
 )
-@click.option("--end", is_flag=True, help="The topic ends behind this event.")
+@click.option(
+    "--end", is_flag=True, help="The topic ends behind this event; with --sse: behind the stream."
+)
 @click.option(
     "--ndjson",
     is_flag=True,
@@ -208,16 +225,19 @@ def publish(topic: str | None, data: str | None, ndjson: bool, sse: bool, **give
     pace, flags = _taken(Pace, given), _taken(EventFlags, given)
     target = _taken(Target, given)
     if pace.rate is not None:
-        named = _check_paced_usage(topic, data, flags.event_id, ndjson, target.uds)
+        input_flag = "--ndjson" if ndjson else "--sse" if sse or flags.own_ids else None
+        named = _check_paced_usage(topic, data, flags, input_flag, target.uds)
         query = flags.as_query()
         return publish_at_rate(pace, named, query, target.url, target.token, target.patience)
-    _check_usage(topic, data, flags.event_id, ndjson)
+    _check_usage(topic, data, ndjson)
     if sse or flags.own_ids:
-        _check_relay_usage(sse, topic, data, ndjson, flags.retry)
-        return relay_input(topic or "", flags.relayed(), target.open)
-    _check_single_usage(data, flags)
+        _check_relay_usage(sse, topic, data, ndjson)
+    if data is None:
+        _check_no_single(flags, ends=flags.end and not sse)
     if stray := pace.companion_without_rate():
         raise click.UsageError(f"{stray} needs --rate, such as --rate 1000/s.")
+    if sse:
+        return relay_input(topic or "", flags.relayed(), target.open)
     with asyncio.Runner() as runner:
         publisher = runner.run(target.open())
         try:
@@ -233,63 +253,47 @@ def publish(topic: str | None, data: str | None, ndjson: bool, sse: bool, **give
     return 0
 
 
-def _check_usage(topic: str | None, data: str | None, event_id: str | None, ndjson: bool) -> None:
+def _check_usage(topic: str | None, data: str | None, ndjson: bool) -> None:
     if topic is None and not ndjson:
         raise click.UsageError("TOPIC is missing (with --ndjson the lines may name it).")
     if data is not None and ndjson:
         raise click.UsageError("--ndjson reads standard input; leave DATA out.")
-    if data is None and event_id is not None:
-        raise click.UsageError("--id is for one event: give its DATA, or ids with --ndjson.")
     if data is None and sys.stdin.isatty():
         click.echo("Each line is an event; Ctrl-D ends the input.", err=True)
 
 
 def _check_paced_usage(
-    topic: str | None, data: str | None, event_id: str | None, ndjson: bool, uds: str | None
+    topic: str | None, data: str | None, flags: EventFlags, input_flag: str | None, uds: str | None
 ) -> str:
     if topic is None:
         raise click.UsageError("TOPIC is missing.")
     if data is not None:
         raise click.UsageError("With --rate the data is the time an event is due; leave DATA out.")
-    if ndjson:
+    if input_flag is not None:
         raise click.UsageError(
-            "--ndjson can't be combined with --rate, which does not read standard input."
+            f"{input_flag} can't be combined with --rate, which does not read standard input."
         )
-    if event_id is not None:
-        raise click.UsageError("--id is for one event; with --rate there are many.")
+    stray = "--end" if flags.end else flags.of_one_event()
+    if stray is not None:
+        raise click.UsageError(f"{stray} is for one event; with --rate there are many.")
     if uds is not None:
         raise click.UsageError("--rate publishes over TCP: use --url in place of --uds.")
     return topic
 
 
-def _check_relay_usage(
-    sse: bool, topic: str | None, data: str | None, ndjson: bool, retry_s: float | None
-) -> None:
+def _check_relay_usage(sse: bool, topic: str | None, data: str | None, ndjson: bool) -> None:
     if not sse:
         raise click.UsageError("--own-ids needs --sse.")
     if topic is None or data is not None or ndjson:
         raise click.UsageError("--sse reads standard input: give TOPIC, but no DATA or --ndjson.")
-    if retry_s is not None:
-        raise click.UsageError("--retry can't be combined with --sse.")
 
 
-def _check_single_usage(data: str | None, flags: EventFlags) -> None:
-    if data is not None:
-        return
-    if flags.end:
+def _check_no_single(flags: EventFlags, *, ends: bool) -> None:
+    """Input may have many events."""
+    if ends:
         raise click.UsageError("--end is for one event: give its DATA, or use fastsse topics end.")
-    if flags.receipt:
-        raise click.UsageError("--receipt is for one event: give its DATA.")
-    single = (
-        ("--key", flags.key),
-        ("--expect", flags.expect),
-        ("--ttl", flags.ttl),
-        ("--delay", flags.delay),
-        ("--deliver-at", flags.deliver_at),
-    )
-    for name, value in single:
-        if value is not None:
-            raise click.UsageError(f"{name} is for one event: give its DATA.")
+    if stray := flags.of_one_event():
+        raise click.UsageError(f"{stray} is for one event: give its DATA.")
 
 
 def _warned(receipt: Receipt) -> Receipt:

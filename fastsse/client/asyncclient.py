@@ -12,6 +12,7 @@ from fastsse.client.errors import ClientError, Refused
 from fastsse.client.http import growing_wait_s, refusal, sibling_path
 from fastsse.client.listener import Listener, StreamState
 from fastsse.client.outbox import Outbox
+from fastsse.client.polling import EventPage, fetch_page
 from fastsse.client.publisher import FIRST_WAIT_S, Publisher, Receipt
 from fastsse.client.sending import OutboxSender
 from fastsse.client.view import StreamView
@@ -19,6 +20,8 @@ from fastsse.client.view import StreamView
 __all__ = ["AsyncClient", "Pending"]
 
 DEFAULT_TIMEOUT_S: Final = 30.0
+# Fields of a request with one event. An outbox sends several in one.
+_ALONE: Final = ("deliver_at", "delay", "receipt")
 
 
 class Pending(ClientError):
@@ -95,9 +98,13 @@ class AsyncClient(Publisher):
 
     async def publish(self, topics: str | Sequence[str], data: Any, **fields: Any) -> Receipt:
         """As `Publisher.publish`. With an outbox it also raises Pending and OutboxFull, and the
-        receipt has no id if several events were sent in one request."""
+        receipt has no id if several events were sent in one request; ValueError for `delay`,
+        `deliver_at` and `receipt`, which are for a request with one event."""
         if self._sender is None:
             return await super().publish(topics, data, **fields)
+        for name in _ALONE:
+            if fields.get(name) not in (None, False):
+                raise ValueError(f"{name} can't be combined with an outbox")
         names = topics if isinstance(topics, str) else list(topics)
         line: dict[str, Any] = {"topic": names, "data": data, **fields}
         line["key"] = fields.get("key") or uuid.uuid4().hex
@@ -134,6 +141,33 @@ class AsyncClient(Publisher):
             view=view,
             on_state=on_state,
             **{**self._stream_options, **more},
+        )
+
+    async def fetch_page(
+        self,
+        topics: str | Iterable[str],
+        *,
+        wait_s: float = 0,
+        last_event_id: str = "",
+        last: int | None = None,
+        since: str | None = None,
+        view: StreamView | None = None,
+    ) -> EventPage:
+        """The next page of events, without a stream: at once, or when the next event comes.
+
+        Arguments and errors: as of the function `fetch_page`.
+        """
+        return await fetch_page(
+            self._address,
+            topics,
+            wait_s=wait_s,
+            last_event_id=last_event_id,
+            last=last,
+            since=since,
+            view=view,
+            token=self._stream_options["token"],
+            headers=self._stream_options["headers"],
+            client=self._client,
         )
 
     async def ticket(self, token: str) -> str:

@@ -51,6 +51,7 @@ async def fetch_page(
     view: StreamView | None = None,
     token: str | None = None,
     headers: Mapping[str, str] | None = None,
+    uds: str | None = None,
     client: httpx.AsyncClient | None = None,
 ) -> EventPage:
     """The next page of events, at once or when the next event comes.
@@ -68,7 +69,7 @@ async def fetch_page(
     params += (view or StreamView()).params
     if last_event_id:
         params.append(("last_event_id", last_event_id))
-    used = new_client(None) if client is None else client
+    used = new_client(uds) if client is None else client
     try:
         if is_too_long(names):
             feed = await store_feed(

@@ -336,13 +336,19 @@ class Publisher:
         Idempotency-Key) it is stored once, and repeated when its answer is lost."""
         return await self._post(self._url, lines, _NDJSON, key=key)
 
-    async def publish_stream(self, events: AsyncIterable[Mapping[str, Any]]) -> Receipt:
-        """Publishes events as they come, in one request; each as in `publish_batch`.
+    async def publish_stream(
+        self, events: AsyncIterable[Mapping[str, Any]], *, end_on_close: bool = False
+    ) -> Receipt:
+        """Publishes events as they come, in one request; each as in `publish_batch`. With
+        `end_on_close` their topics, at most 100, end when the request is over, also when it is cut.
 
         What was published stays published: Refused says in `count` how many events that are, and
         after OutcomeUnknown it is not known. Nothing is repeated. Raises as `publish`.
         """
-        url = self._url.copy_with(params=self._url.params.merge([("stream", "true")]))
+        params: Params = [("stream", "true")]
+        if end_on_close:
+            params.append(("end_on_close", "true"))
+        url = self._url.copy_with(params=self._url.params.merge(params))
         return await self._post_once(url, _lines_of(events), _NDJSON)
 
     async def relay(
@@ -351,9 +357,11 @@ class Publisher:
         stream: AsyncIterable[bytes],
         *,
         event: str | None = None,
+        retry: int | None = None,
         private: bool = False,
         own_ids: bool = False,
         meta: Mapping[str, str | int | float | bool] | None = None,
+        end_on_close: bool = False,
     ) -> Receipt:
         """Publishes the events of an event stream as they come, in one request.
 
@@ -362,18 +370,24 @@ class Publisher:
             stream: the bytes of the stream, in any pieces.
             event: the type of events that have none.
             own_ids: ids of the stream become the events' own; otherwise they are dropped.
-            private, meta: as in `publish`, for every event.
+            retry, private, meta: as in `publish`, for every event.
+            end_on_close: the topics end when the request is over, also when it is cut.
 
         Raises as `publish_stream`.
         """
         names = [topics] if isinstance(topics, str) else topics
         params: Params = [("topic", name) for name in names]
-        if event is not None:
-            params.append(("event", event))
-        if private:
-            params.append(("private", "true"))
-        if own_ids:
-            params.append(("ids", "own"))
+        params += [
+            (name, value)
+            for name, value, is_given in (
+                ("event", event or "", event is not None),
+                ("retry", str(retry), retry is not None),
+                ("private", "true", private),
+                ("ids", "own", own_ids),
+                ("end_on_close", "true", end_on_close),
+            )
+            if is_given
+        ]
         if meta:
             params.append(("meta", orjson.dumps(dict(meta)).decode()))
         url = self._url.copy_with(params=self._url.params.merge(params))

@@ -9,7 +9,15 @@ import asyncio
 import os
 import threading
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Iterable,
+    Mapping,
+    Sequence,
+)
 from types import TracebackType
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
@@ -63,6 +71,7 @@ class Client:
     purge_topic = _blocking(Publisher.purge_topic)
     cancel = _blocking(Publisher.cancel)
     list_scheduled = _blocking(Publisher.list_scheduled)
+    fetch_page = _blocking(AsyncClient.fetch_page)
     ticket = _blocking(AsyncClient.ticket)
     flush = _blocking(AsyncClient.flush)
 
@@ -75,6 +84,22 @@ class Client:
         """As `AsyncClient.publish_many`, for an iterable. It is read, and `on_accepted` is called,
         on the thread of the client."""
         return self._call(lambda inner: inner.publish_many(events, on_accepted=on_accepted))
+
+    def publish_stream(
+        self, events: Iterable[Mapping[str, Any]], *, end_on_close: bool = False
+    ) -> Receipt:
+        """As `AsyncClient.publish_stream`, for an iterable, which may wait: it is read on a thread
+        of its own."""
+        return self._call(
+            lambda inner: inner.publish_stream(_as_they_come(events), end_on_close=end_on_close)
+        )
+
+    def relay(
+        self, topics: str | Sequence[str], stream: Iterable[bytes], **options: Any
+    ) -> Receipt:
+        """As `AsyncClient.relay`, for an iterable, which may wait: it is read on a thread of its
+        own."""
+        return self._call(lambda inner: inner.relay(topics, _as_they_come(stream), **options))
 
     def subscribe(self, topics: str | Iterable[str] = (), **options: Any) -> "Subscription":
         """The events of topics: an iterator of ReceivedEvent, and a context manager that waits
@@ -188,6 +213,14 @@ class _LoopThread:
 
 async def _awaited(call: Callable[[], Awaitable[T]]) -> T:
     return await call()
+
+
+async def _as_they_come(items: Iterable[T]) -> AsyncIterator[T]:
+    """The items, each read when it is needed, on another thread."""
+    iterator = iter(items)
+    end = object()
+    while (item := await asyncio.to_thread(next, iterator, end)) is not end:
+        yield item  # type: ignore[misc]
 
 
 async def _called(made: Callable[[], T]) -> T:

@@ -6,7 +6,11 @@ import os
 import pty
 import signal
 
+from click.testing import CliRunner
+
 from fastsse.cli.eventlines import harmless
+from fastsse.cli.listen import listen
+from fastsse.client import Publisher
 from tests.cli.commandline import command, environment
 from tests.streamserver import StreamServer, answering, streaming
 
@@ -62,6 +66,45 @@ async def test_listen_ends_behind_what_it_waits_for_and_shows_what_matches(start
     done = await (await start(*common, "--filter", "data.n >")).ended()
     assert done.status == 1
     assert "at character 9" in done.err
+
+
+async def test_wait_prints_what_is_kept_and_ends_or_polls(start, here) -> None:
+    for n in range(300):
+        here.publish("jobs", {"n": n, "x": "x" * 2_000})
+    common = ("listen", "jobs", "--json", "--wait", "0", "--url", here.url)
+    done = await (await start(*common, "--from", "earliest")).ended()
+    shown = [json.loads(line) for line in done.out.splitlines()]
+    assert [one["data"]["n"] for one in shown] == list(range(300)), "more than a page"
+    assert (done.status, shown[0]["topic"]) == (0, "jobs")
+    done = await (await start(*common, "--from", "1-1", "--filter", "data.n == 7")).ended()
+    gap, *found = map(json.loads, done.out.splitlines())
+    assert gap["event"] == "fastsse.gap"
+    assert [one["data"]["n"] for one in found] == [7]
+    here.publish("run", "first")
+    poll = await start("listen", "run", "--last", "1", "--wait", "20s", "--url", here.url)
+    assert await poll.line() == "first"
+    here.publish("run", "last", end=True)
+    assert await poll.line() == "last"
+    done = await poll.ended()
+    assert (done.status, done.out, done.err) == (0, "", "")
+
+
+def test_words_that_pages_do_not_have_are_wrong_usage() -> None:
+    for words in (["--last-each", "1"], ["--deleted"], ["--once"]):
+        result = CliRunner().invoke(listen, ["a", "--wait", "0", *words])
+        assert (result.exit_code, words[0] in result.output) == (2, True)
+    assert CliRunner().invoke(listen, ["a", "--wait", "x"]).exit_code == 2
+
+
+async def test_deletions_are_shown(start, here) -> None:
+    mistake = here.publish("a", "x")
+    async with Publisher(here.url) as publisher:
+        await publisher.delete_event("a", mistake)
+        await publisher.end_topic("a")
+    command = ("listen", "a", "--json", "--deleted", "--from", "earliest", "--url", here.url)
+    told = [json.loads(line) for line in (await (await start(*command)).ended()).out.splitlines()]
+    assert [one["event"] for one in told] == ["fastsse.deleted", "fastsse.end"]
+    assert json.loads(told[0]["data"])["id"] == mistake
 
 
 async def test_a_lost_connection_is_reported_and_resumed(start) -> None:

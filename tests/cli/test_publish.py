@@ -252,6 +252,9 @@ async def test_event_stream_on_standard_input_is_relayed_as_it_comes(start, here
         done = await publish.ended(b"id: mine\ndata: 1\n\nid: 1-1\ndata: 2\n\n")
         assert (done.status, done.err.splitlines()[0]) == (1, "1 published.")
         assert (await anext(stream)).id == "mine"
+        publish = await start("publish", "run/1", "--sse", "--end", "--url", here.url)
+        assert (await publish.ended(b"data: last\n\n")).status == 0
+        assert [event.event async for event in stream] == ["message", "fastsse.end"]
 
 
 @pytest.mark.parametrize(
@@ -259,3 +262,17 @@ async def test_event_stream_on_standard_input_is_relayed_as_it_comes(start, here
 )
 def test_wrong_words_around_a_relay_are_wrong_usage(words: list[str]) -> None:
     assert CliRunner().invoke(publish, words).exit_code == 2
+
+
+@pytest.mark.parametrize("input_of_many", [["--sse"], ["--ndjson"], [], ["--rate", "9/s"]])
+def test_flags_for_one_event_are_wrong_usage_with_input_of_many(input_of_many: list[str]) -> None:
+    for flag in (
+        ["--id", "x"], ["--key", "k"], ["--expect", "1-1"], ["--ttl", "5s"], ["--delay", "5s"],
+        ["--deliver-at", "2030-01-01T00:00:00Z"], ["--receipt"], ["--end"],
+    ):  # fmt: skip
+        if flag == ["--end"] and input_of_many == ["--sse"]:
+            continue
+        result = CliRunner().invoke(publish, ["t", *input_of_many, *flag])
+        assert (result.exit_code, flag[0] in result.output) == (2, True), flag
+    both = CliRunner().invoke(publish, ["t", "--sse", "--rate", "9/s"])
+    assert (both.exit_code, "--sse" in both.output) == (2, True)

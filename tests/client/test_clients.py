@@ -19,6 +19,7 @@ from fastsse.client import (
     OutboxFull,
     Pending,
     Refused,
+    StreamView,
     Unreachable,
 )
 from tests.loopback import held_port
@@ -100,6 +101,36 @@ async def test_client_without_asyncio_is_the_same(server: Server) -> None:
         client.close()
 
     await in_thread(program, server.addresses[0])
+
+
+async def test_pages_streams_and_relays_are_the_same_in_every_client(server: Server) -> None:
+    lines = [{"topic": "a", "data": n} for n in range(3)]
+    upstream = [b"data: 3\n\nda", b"ta: 4\n\n"]
+
+    def program() -> None:
+        with Client(server.addresses[0]) as client:
+            assert client.publish_stream(iter(lines)).count == 3
+            assert client.relay("a", iter(upstream), event="token", end_on_close=True).count == 2
+            page = client.fetch_page("a", since="earliest", view=StreamView(event=("token",)))
+            assert ([one.data for one in page.events], page.ended) == (["3", "4"], True)
+
+    await in_thread(program)
+
+    async def each(items: list[Any]) -> AsyncIterator[Any]:
+        for item in items:
+            yield item
+
+    async with AsyncClient(server.addresses[0]) as client:
+        page = await client.fetch_page("a", since="earliest")
+        assert [one.data for one in page.events] == [0, 1, 2, "3", "4"]
+        for line in lines:
+            line["topic"] = "b"
+        await client.publish_stream(each(lines), end_on_close=True)
+        with pytest.raises(Refused) as refused:
+            await client.relay("b", each(upstream), retry=10)
+        assert refused.value.status == 409
+        await client.relay("c", each(upstream), retry=10, private=True, meta={"n": 1})
+        assert not (await client.fetch_page("c", last=1)).events
 
 
 async def test_threads_share_a_client(server: Server) -> None:
@@ -295,6 +326,15 @@ async def test_event_that_the_server_refuses_does_not_block_the_others(server: S
             assert not isinstance(first, BaseException)
             assert isinstance(second, Refused)
             assert not isinstance(third, BaseException)
+        assert len(outbox) == 0
+
+
+@pytest.mark.parametrize("field", [{"delay": "1h"}, {"deliver_at": 1}, {"receipt": True}])
+async def test_outbox_takes_no_field_of_a_single_request(field: dict[str, Any]) -> None:
+    with Outbox() as outbox:
+        async with AsyncClient("http://127.0.0.1:1", outbox=outbox, timeout_s=0) as client:
+            with pytest.raises(ValueError, match=next(iter(field))):
+                await client.publish("a", "x", **field)
         assert len(outbox) == 0
 
 
