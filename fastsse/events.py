@@ -7,6 +7,7 @@ back in a header, names that are reserved for the server.
 
 import re
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Final, Literal
 
 from fastsse.directives import END, PURGE, Control, Directives
@@ -52,6 +53,8 @@ TOPIC_BYTES_MAX = 1024
 EVENT_TOPICS_MAX = 100
 EVENT_TYPE_BYTES_MAX = 256
 ID_BYTES_MAX = 256
+# Publishers use few types, again and again.
+_KNOWN_TYPES_MAX: Final = 1024
 # A publisher's `retry` holds for the whole stream; unclamped it would undo the jitter of a drain.
 RETRY_MS_MIN = 1_000
 RETRY_MS_MAX = 60 * 60 * 1_000
@@ -135,7 +138,7 @@ class Event:
     ) -> None:
         self.topics = (check_topic(topics),) if isinstance(topics, str) else _topics(topics)
         self.data = data if type(data) is bytes and data.isascii() else _utf8(data, "data")
-        self.event = None if event is None else _event_type(event)
+        self.event = None if event is None else _known_type(event)
         self.id = None if id is None else _own_id(id)
         self.retry_ms = 0 if retry is None else _retry_ms(retry)
         self.private = private
@@ -253,6 +256,18 @@ def _utf8(value: str | bytes, field: str, error: type[BadRequest] = InvalidEvent
     except UnicodeError:
         raise error(field, "must be UTF-8") from None
     raise error(field, "must be text")
+
+
+def _known_type(value: str | bytes) -> bytes | None:
+    """The type that a text stands for. Raises InvalidEvent."""
+    if type(value) is str and len(value) <= EVENT_TYPE_BYTES_MAX:
+        return _type_of_text(value)
+    return _event_type(value)
+
+
+@lru_cache(_KNOWN_TYPES_MAX)
+def _type_of_text(text: str) -> bytes | None:
+    return _event_type(text)
 
 
 def _event_type(value: str | bytes) -> bytes | None:

@@ -3,6 +3,7 @@
 import math
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, Final
 
 import orjson
@@ -17,6 +18,9 @@ META_BYTES_MAX: Final = 4096
 META_MEMBERS_MAX: Final = 32
 # Such a name needs no quotes in a filter, a template and a command line.
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}", re.ASCII)
+_NAME_CHARACTERS_MAX: Final = 64
+# Publishers use few names, again and again.
+_KNOWN_NAMES_MAX: Final = 1024
 
 
 def encode_meta(value: Mapping[str, MetaValue] | str | bytes) -> bytes | None:
@@ -30,14 +34,15 @@ def encode_meta(value: Mapping[str, MetaValue] | str | bytes) -> bytes | None:
     Raises InvalidEvent about `meta`. O(bytes).
     """
     members = _parsed(value) if isinstance(value, str | bytes) else value
-    if not isinstance(members, Mapping):
+    if type(members) is not dict and not isinstance(members, Mapping):
         raise InvalidEvent("meta", "must be an object of names and values")
     if len(members) > META_MEMBERS_MAX:
         raise InvalidEvent("meta", f"must have at most {META_MEMBERS_MAX} members")
     for name, member in members.items():
-        _check_member(name, member)
+        if type(member) is not str or not _is_known(name):
+            _check_member(name, member)
     try:
-        encoded = orjson.dumps(dict(members))
+        encoded = orjson.dumps(members if type(members) is dict else dict(members))
     except TypeError:
         raise InvalidEvent("meta", "must be UTF-8 and numbers of at most 64 bits") from None
     if len(encoded) > META_BYTES_MAX:
@@ -63,6 +68,16 @@ def _parsed(text: str | bytes) -> Any:
         name = f"{error.member}: " if error.member else ""
         raise InvalidEvent("meta", f"{name}{error.detail}") from None
     return members
+
+
+def _is_known(name: object) -> bool:
+    """Whether it is a right name for certain."""
+    return type(name) is str and len(name) <= _NAME_CHARACTERS_MAX and _is_name(name)
+
+
+@lru_cache(_KNOWN_NAMES_MAX)
+def _is_name(text: str) -> bool:
+    return _NAME.fullmatch(text) is not None
 
 
 def _check_member(name: object, value: object) -> None:

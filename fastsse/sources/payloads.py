@@ -119,10 +119,10 @@ class Maker:
         if self._data is not None:
             kind, data = _data_of(self._data, words)
         return Event(
-            self._topic.fill(words),
+            _filled(self._topic, words),
             data,
-            None if self._event is None else self._event.fill(words),
-            None if self._id is None else self._id.fill(words),
+            None if self._event is None else _filled(self._event, words),
+            None if self._id is None else _filled(self._id, words),
             private=self._private,
             meta=meta,
             data_kind=kind,
@@ -131,8 +131,13 @@ class Maker:
     def _mapped(self, words: Words) -> dict[str, MetaValue]:
         """The values of `meta`; a member whose words are missing is left out."""
         mapped: dict[str, MetaValue] = {}
+        members = _members_of(words)
         for name, template in self._meta:
-            value = _value_of(template, words)
+            value = None
+            if members is not None and template.member is not None:
+                value = members.get(template.member)
+            if value is None:
+                value = _value_of(template, words)
             if isinstance(value, str | int | float):
                 mapped[name] = value
         return mapped
@@ -231,6 +236,17 @@ def _path_of(name: str) -> tuple[str, ...]:
 
 def _template(text: str | None) -> PlaceholderText | None:
     return None if text is None else PlaceholderText(text)
+
+
+def _members_of(words: Words) -> dict[str, Any] | None:
+    """The members of the payload, if it is an object."""
+    value = words.value if type(words) is PayloadWords else None
+    return value if type(value) is dict else None
+
+
+def _filled(template: PlaceholderText, words: Words) -> str:
+    members = _members_of(words) if template.names else None
+    return template.fill(words) if members is None else template.fill_from(members, words)
 
 
 def _matches(expression: Filter, event: Event) -> bool:

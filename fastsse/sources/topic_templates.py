@@ -14,9 +14,14 @@ CHANNEL_BYTES_MAX: Final = 1024
 
 class PlaceholderText:
     """Text with placeholders, checked by the configuration. `{name|text}` stands for `text` where
-    the word is missing."""
+    the word is missing.
 
-    __slots__ = ("_only", "_parts", "names")
+    Attributes:
+        names: of the words.
+        member: M if the text is `{data.M}` and nothing else, or `{data.M|text}`.
+    """
+
+    __slots__ = ("_members", "_only", "_parts", "member", "names")
 
     def __init__(self, text: str) -> None:
         # Texts and names, alternately; a name with its default.
@@ -29,6 +34,9 @@ class PlaceholderText:
         self.names: Final = tuple(part[0] for part in self._parts if isinstance(part, tuple))
         is_only = len(self._parts) == 1 and isinstance(self._parts[0], tuple)
         self._only: Final = self.names[0] if is_only else None
+        # Of each part the member of the payload that it is; None: it is something else.
+        self._members: Final = tuple(map(_member_of, self._parts))
+        self.member: Final = self._members[0] if is_only else None
 
     @property
     def only(self) -> str | None:
@@ -41,16 +49,35 @@ class PlaceholderText:
             return self._parts[0] if self._parts else ""  # type: ignore[return-value]
         filled = ""
         for part in self._parts:
-            if isinstance(part, str):
-                filled += part
-                continue
-            try:
-                filled += words[part[0]]
-            except KeyError:
-                if part[1] is None:
-                    raise ValueError(f"has no {part[0]}") from None
-                filled += part[1]
+            filled += part if isinstance(part, str) else _word(part, words)
         return filled
+
+    def fill_from(self, members: Mapping[str, object], words: Mapping[str, str]) -> str:
+        """As `fill`, with words of a payload that is an object of these members."""
+        filled = ""
+        for part, member in zip(self._parts, self._members, strict=True):
+            if member is not None and type(found := members.get(member)) is str:
+                filled += found
+            else:
+                filled += part if isinstance(part, str) else _word(part, words)
+        return filled
+
+
+def _word(part: tuple[str, str | None], words: Mapping[str, str]) -> str:
+    """A word, or what stands for it. Raises ValueError when it is missing."""
+    name, default = part
+    try:
+        return words[name]
+    except KeyError:
+        if default is None:
+            raise ValueError(f"has no {name}") from None
+        return default
+
+
+def _member_of(part: str | tuple[str, str | None]) -> str | None:
+    """M of the word `data.M`."""
+    head, _, member = part[0].partition(".") if isinstance(part, tuple) else ("", "", "")
+    return member if head == "data" and member and "." not in member else None
 
 
 def _named(piece: str) -> tuple[str, str | None]:

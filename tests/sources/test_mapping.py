@@ -1,0 +1,148 @@
+"""Rules map messages as a plain reading of their templates says, whatever the payload is."""
+
+import json
+import re
+from typing import Any
+
+import orjson
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fastsse.config.sources import SourceRule
+from fastsse.errors import FastsseError
+from fastsse.events import DATA_JSON, DATA_TEXT, Event
+from fastsse.sources.payloads import Maker
+from fastsse.sources.source import PlainMessage
+
+_PLACEHOLDER = re.compile(r"\{([^}|]+)(?:\|([^}]*))?\}")
+_MISSING = object()
+WORDS = {"channel": "c", "1": "one"}
+NAMES = ("a", "b", "ä", "0", "deep", "")
+PLACES = (
+    "data",
+    "data.a",
+    "data.b",
+    "data.ä",
+    "data.0",
+    "data.deep.a",
+    "data.deep.0",
+    "channel",
+    "1",
+)
+
+
+def _found(value: Any, name: str) -> Any:
+    """What a name stands for; _MISSING: nothing."""
+    if name in WORDS:
+        return WORDS[name]
+    for part in name.split(".")[1:]:
+        if isinstance(value, dict) and part in value:
+            value = value[part]
+        elif isinstance(value, list) and part.isdecimal() and int(part) < len(value):
+            value = value[int(part)]
+        else:
+            return _MISSING
+    return value
+
+
+def _text(template: str, value: Any) -> str:
+    def word(match: re.Match[str]) -> str:
+        found = _found(value, match[1])
+        if found is _MISSING or found is None or isinstance(found, dict | list):
+            if match[2] is None:
+                raise ValueError(f"has no {match[1]}")
+            return match[2]
+        return found if isinstance(found, str) else orjson.dumps(found).decode()
+
+    return _PLACEHOLDER.sub(word, template)
+
+
+def _meta(templates: dict[str, str], value: Any) -> dict[str, Any]:
+    members = {}
+    for name, template in templates.items():
+        only = _PLACEHOLDER.fullmatch(template)
+        found = _MISSING if only is None or only[1] in WORDS else _found(value, only[1])
+        if found is _MISSING:
+            try:
+                found = _text(template, value)
+            except ValueError:
+                continue
+        if isinstance(found, str | int | float):
+            members[name] = found
+    return members
+
+
+def _event(rule: dict[str, Any], payload: bytes) -> Event | str:
+    """The event of a message; text: why there is none."""
+    try:
+        try:
+            value = orjson.loads(payload)
+        except orjson.JSONDecodeError as error:
+            if rule["payload"] == "json":
+                return f"the payload is no JSON: {error}"
+            value = _MISSING
+        is_json = rule["payload"] == "json" or (rule["payload"] == "auto" and value is not _MISSING)
+        meta = _meta(rule["meta"], value)
+        return Event(
+            _text(rule["topic"], value),
+            payload,
+            _text(rule["event"], value),
+            meta=meta,
+            data_kind=DATA_JSON if is_json else DATA_TEXT,
+        )
+    except FastsseError as error:
+        return str(error)
+    except ValueError as error:
+        return str(error)
+
+
+def _said(found: Event | str) -> Any:
+    if isinstance(found, str):
+        return found
+    return {name: getattr(found, name) for name in Event.__slots__}
+
+
+def template() -> st.SearchStrategy[str]:
+    word = st.builds(
+        lambda name, default: "{" + name + ("" if default is None else f"|{default}") + "}",
+        st.sampled_from(PLACES),
+        st.sampled_from((None, "", "d")),
+    )
+    return st.lists(word | st.sampled_from(("t/", "x")), min_size=1, max_size=3).map("".join)
+
+
+def payload() -> st.SearchStrategy[bytes]:
+    leaf = st.none() | st.booleans() | st.integers(-(2**40), 2**40) | st.floats(allow_nan=False)
+    leaf |= st.text(max_size=5)
+    value = st.recursive(
+        leaf,
+        lambda inner: (
+            st.lists(inner, max_size=2) | st.dictionaries(st.sampled_from(NAMES), inner, max_size=4)
+        ),
+        max_leaves=8,
+    )
+    return value.map(lambda found: json.dumps(found).encode()) | st.binary(max_size=6)
+
+
+@given(
+    kind=st.sampled_from(("json", "auto", "data")),
+    topic=template(),
+    event=template(),
+    meta=st.dictionaries(st.sampled_from(("m", "n", "o")), template(), max_size=3),
+    messages=st.lists(payload(), min_size=1, max_size=4),
+)
+def test_an_event_is_what_a_plain_reading_of_its_rule_says(
+    kind: str, topic: str, event: str, meta: dict[str, str], messages: list[bytes]
+) -> None:
+    given_rule = {"payload": kind, "topic": topic, "event": event, "meta": meta}
+    base: dict[str, Any] = {"name": "s", "channels": ["*"]}
+    maker = Maker(SourceRule.model_validate(base | given_rule), 1 << 20)
+    for one in messages:
+        found: Event | str
+        try:
+            made = maker.make(PlainMessage("", one, lambda: WORDS))
+            assert made is not None
+            found = made
+        except ValueError as error:
+            found = str(error)
+        assert _said(found) == _said(_event(given_rule, one))
