@@ -102,7 +102,7 @@ class PeerServer:
 
     def cpu_us(self) -> int:
         """User and system time of all its processes (10 ms steps)."""
-        return sum(map(_cpu_ticks, self.process_ids())) * TICK_US
+        return cpu_us_of(self._process.pid)
 
     def memory(self) -> dict[str, int]:
         """User-space bytes of all its processes: `rss`, `pss` (counts shares once), `private`."""
@@ -117,6 +117,11 @@ class PeerServer:
     def metrics(self) -> dict[str, float]:
         """Nothing: a peer is measured from outside alone."""
         return {}
+
+
+def cpu_us_of(pid: int) -> int:
+    """User and system time of a process and all that descend from it (10 ms steps)."""
+    return sum(map(_cpu_ticks, _tree(pid))) * TICK_US
 
 
 @contextmanager

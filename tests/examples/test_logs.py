@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import importlib.util
 import json
 import pathlib
 import sys
@@ -14,22 +13,16 @@ import httpx
 import pytest
 
 from tests.browser.chromium import PROGRAM, Page, chromium
+from tests.examples.logs_demo import EXAMPLE, demo
+from tests.examples.logs_soak import Plan, is_right, soak
 from tests.redis import cluster
 from tests.redis.cluster import until
+from tests.redis.conftest import NO_SERVER
+from tests.redis.server import program as redis_program
 from tests.sources import kraft, tansu
 
-EXAMPLE = pathlib.Path(__file__).parents[2] / "examples" / "logs"
 needs_browser = pytest.mark.skipif(PROGRAM is None, reason="no Chromium here")
 LEVELS = ("debug", "info", "warning", "error")
-
-
-def _demo() -> Any:
-    found = importlib.util.spec_from_file_location("logs_demo", EXAMPLE / "demo.py")
-    assert found is not None
-    assert found.loader is not None
-    module = importlib.util.module_from_spec(found)
-    found.loader.exec_module(module)
-    return module
 
 
 @pytest.mark.parametrize("broker", ["tansu", "kafka"])
@@ -42,7 +35,7 @@ async def test_every_line_is_in_the_stream_and_in_the_archive_and_errors_are_an_
     if broker == "kafka" and jars is None:
         pytest.skip(f"no jars of Apache Kafka here: {kraft.__doc__}")
     lines = 3_000
-    platform = _demo().platform(
+    platform = demo().platform(
         tmp_path, 1_000, jars=None if jars is None else jars.removesuffix("/*"), lines=lines
     )
     with contextlib.ExitStack() as stack:
@@ -66,6 +59,18 @@ async def test_every_line_is_in_the_stream_and_in_the_archive_and_errors_are_an_
             assert numbers[service] == list(range(at, lines, 3))
         places_of = [line["place"] for line in _archived(archived)]
         assert len(places_of) == len(set(places_of)) == lines
+
+
+async def test_two_nodes_show_each_line_once_in_one_order_while_nodes_come_and_go(
+    tmp_path: pathlib.Path,
+) -> None:
+    if tansu.program() is None and kraft.jars() is None:
+        pytest.skip("no Kafka here")
+    if redis_program() is None:
+        pytest.skip(NO_SERVER)
+    counted = await soak(Plan(lines=20_000, rate=1_000, stay_s=0.5), tmp_path)
+    assert is_right(counted), counted
+    assert counted["nodes that came and went"] > 0
 
 
 def _numbers(lines: list[dict[str, Any]], service: str) -> list[int]:

