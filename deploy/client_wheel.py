@@ -20,6 +20,7 @@ PARTS: Final = (
     "version.py",
     "errors.py",
     "eventstream.py",
+    "refusal_reasons.py",
     "client",
     "contrib",
 )

@@ -1,6 +1,8 @@
 """The package fastsse-client: no native code, no part of the server, on any system."""
 
+import ast
 import asyncio
+import runpy
 import subprocess
 import sys
 import zipfile
@@ -9,6 +11,7 @@ from pathlib import Path
 from fastsse import Config, Server
 
 ROOT = Path(__file__).parent.parent
+PARTS: list[str] = runpy.run_path(str(ROOT / "deploy/client_wheel.py"))["PARTS"]
 PROGRAM = """
 import sys
 import httpx, orjson
@@ -40,6 +43,22 @@ def unpacked(folder: Path) -> Path:
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(folder / "site")
     return folder / "site"
+
+
+def imported(path: Path) -> set[str]:
+    """The modules of ours that a file imports when it is imported."""
+    tree = ast.parse(path.read_text())
+    found = {node.module for node in tree.body if isinstance(node, ast.ImportFrom) and node.module}
+    return {name for name in found if name.startswith("fastsse.")}
+
+
+def test_client_wheel_has_all_that_its_files_import() -> None:
+    parts = [ROOT / "fastsse" / part for part in PARTS]
+    files = [file for part in parts for file in (part.rglob("*.py") if part.is_dir() else [part])]
+    assert len(files) > 20
+    has = {part.removesuffix(".py") for part in PARTS}
+    missing = {name for file in files for name in imported(file) if name.split(".")[1] not in has}
+    assert not missing
 
 
 async def test_client_wheel_works_without_the_core(tmp_path: Path) -> None:

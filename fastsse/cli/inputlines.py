@@ -14,7 +14,7 @@ import click
 import orjson
 
 from fastsse.client.errors import ClientError, Refused
-from fastsse.client.publisher import Receipt
+from fastsse.client.receipts import Receipt
 from fastsse.jsontext import Lossy, check_whole, is_whole
 
 _READ_BYTES = 64 * 1024

@@ -13,7 +13,8 @@ from fastsse.cli.inputlines import Lines, publish_lines
 from fastsse.cli.openloop import Pace, pace_options, publish_at_rate
 from fastsse.cli.relay import relay_input
 from fastsse.client.errors import ClientError
-from fastsse.client.publisher import Publisher, Receipt
+from fastsse.client.publisher import Publisher
+from fastsse.client.receipts import Receipt
 from fastsse.meta import MetaValue
 
 T = TypeVar("T")

@@ -24,7 +24,8 @@ from fastsse.client.errors import (
 from fastsse.client.listener import Listener, StreamState, listen
 from fastsse.client.outbox import Outbox, OutboxFull
 from fastsse.client.polling import EventPage, fetch_page
-from fastsse.client.publisher import Publisher, Receipt
+from fastsse.client.publisher import Publisher
+from fastsse.client.receipts import Receipt
 from fastsse.client.relaying import RelayBroken, Relayed, relay
 from fastsse.client.scheduled import ScheduledEvent
 from fastsse.client.syncclient import Client, Subscription

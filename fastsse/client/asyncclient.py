@@ -8,12 +8,14 @@ from typing import Any, Final
 import httpx
 import orjson
 
-from fastsse.client.errors import ClientError, Refused
-from fastsse.client.http import growing_wait_s, refusal, sibling_path
+from fastsse.client.errors import ClientError
+from fastsse.client.exchanges import FIRST_WAIT_S
+from fastsse.client.http import growing_wait_s, not_ours, refusal, sibling_path
 from fastsse.client.listener import Listener, StreamState
 from fastsse.client.outbox import Outbox
 from fastsse.client.polling import EventPage, fetch_page
-from fastsse.client.publisher import FIRST_WAIT_S, Publisher, Receipt
+from fastsse.client.publisher import Publisher
+from fastsse.client.receipts import Receipt
 from fastsse.client.sending import OutboxSender
 from fastsse.client.view import StreamView
 
@@ -48,8 +50,8 @@ class AsyncClient(Publisher):
         uds: a Unix socket to connect to, in place of the host in the URL.
         client: your own httpx client, for proxies or TLS; it stays open.
         timeout_s: how long a publish may take in total, with repeats at a busy server; 0 or more.
-        tries: failed attempts in a row after which a subscription raises Unreachable; None: no
-            bound.
+        tries: attempts in a row without an event after which a subscription raises Unreachable, or
+            Refused; None: no bound.
         outbox: keeps events until the server has them, and sends them again with the same key. A
             publish that is not answered within `timeout_s` raises Pending and goes on. The client
             does not close it.
@@ -88,7 +90,7 @@ class AsyncClient(Publisher):
             "token": token,
             "headers": headers,
             "uds": uds,
-            "client": self._client,
+            "client": self._exchanges.client,
             "tries": tries,
         }
         self._outbox = outbox
@@ -109,7 +111,7 @@ class AsyncClient(Publisher):
         line: dict[str, Any] = {"topic": names, "data": data, **fields}
         line["key"] = fields.get("key") or uuid.uuid4().hex
         answer = await self._sender.add(orjson.dumps(_present(line)))
-        done, _ = await asyncio.wait((answer,), timeout=self._patience_s)
+        done, _ = await asyncio.wait((answer,), timeout=self._exchanges.patience.patience_s)
         if not done:
             raise Pending("The event waits in the outbox; the server has not answered yet.")
         return answer.result()
@@ -167,7 +169,7 @@ class AsyncClient(Publisher):
             view=view,
             token=self._stream_options["token"],
             headers=self._stream_options["headers"],
-            client=self._client,
+            client=self._exchanges.client,
         )
 
     async def ticket(self, token: str) -> str:
@@ -176,13 +178,13 @@ class AsyncClient(Publisher):
         url = self._url.copy_with(path=sibling_path(self._url, "/tickets"), params=None)
         headers = [one for one in self._headers if one[0] != b"Authorization"]
         headers.append((b"Authorization", f"Bearer {token}".encode()))
-        response, answer = await self._exchange(url, b"", headers)
+        response, answer = await self._exchanges.send(url, b"", headers)
         if response.status_code not in (200, 201):
             raise refusal(response, answer)
         try:
             ticket: str = orjson.loads(answer)["ticket"]
         except (ValueError, KeyError, TypeError):
-            raise Refused(200, "The answer is not from a fastsse server.") from None
+            raise not_ours() from None
         return ticket
 
     async def flush(self) -> None:
@@ -198,7 +200,7 @@ class AsyncClient(Publisher):
         await super().aclose()
 
     async def _wait_again(self, failures: int) -> None:
-        await asyncio.sleep(growing_wait_s(FIRST_WAIT_S, failures, self._rand))
+        await asyncio.sleep(growing_wait_s(FIRST_WAIT_S, failures, self._exchanges.patience.rand))
 
 
 def _present(line: Mapping[str, Any]) -> dict[str, Any]:

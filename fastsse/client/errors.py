@@ -1,6 +1,10 @@
 """Errors of the client: refused, unreachable, or an unknown outcome."""
 
+from typing import Final
+
 from fastsse.errors import FastsseError
+
+_PASSING: Final = (408, 425, 429)
 
 
 class ClientError(FastsseError):
@@ -32,6 +36,7 @@ class Refused(ClientError):
     `status` is the HTTP status. `field` is the invalid field that the answer names, or "". `line`
     is the invalid line of a batch, counted from 1, if the answer names one. `count` is the number
     of events of a streamed publish that are published nevertheless, `last` the id of the last.
+    `retry_after_s` is how long the server asks to wait; None: it asks nothing.
     """
 
     def __init__(
@@ -49,6 +54,13 @@ class Refused(ClientError):
         self.line = line
         self.count = count
         self.last = last
+        self.retry_after_s: float | None = None
+
+    @property
+    def is_passing(self) -> bool:
+        """Whether the same request may succeed later: the server is busy, or a proxy does not reach
+        it."""
+        return self.status >= 500 or self.status in _PASSING
 
 
 class EventTooLarge(ClientError):

@@ -7,8 +7,7 @@ from urllib.parse import quote_plus
 import httpx
 import orjson
 
-from fastsse.client.errors import Refused
-from fastsse.client.http import Headers, refusal, sibling_path
+from fastsse.client.http import Headers, not_ours, refusal, sibling_path
 
 __all__ = ["UNKNOWN", "is_too_long", "store_feed"]
 
@@ -57,5 +56,5 @@ async def store_feed(
     try:
         feed: str = orjson.loads(answer.content)["feed"]
     except (ValueError, KeyError, TypeError):
-        raise Refused(200, "The answer is not from a fastsse server.") from None
+        raise not_ours() from None
     return feed

@@ -1,10 +1,12 @@
 """Shared parts of listener and publisher: addresses, headers, waits, and refusals."""
 
+import email.utils
 import errno
 import json
 import os
 import random
 import ssl
+import time
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
@@ -114,7 +116,7 @@ def refusal(response: httpx.Response | Answer, body: bytes) -> Refused:
     detail = str(problem.get("detail") or problem.get("title") or "")
     status = f"{response.status_code} {response.reason_phrase}".strip()
     line, count = problem.get("line"), problem.get("count")
-    return Refused(
+    refused = Refused(
         response.status_code,
         f"{status}: {detail}" if detail else status,
         str(problem.get("field", "")),
@@ -122,6 +124,24 @@ def refusal(response: httpx.Response | Answer, body: bytes) -> Refused:
         count if isinstance(count, int) else 0,
         str(problem.get("last", "")),
     )
+    refused.retry_after_s = _retry_after_s(response.headers.get("retry-after", "").strip())
+    return refused
+
+
+def not_ours() -> Refused:
+    """The exception for a 200 that another program has sent, such as a proxy."""
+    return Refused(200, "The answer is not from a fastsse server.")
+
+
+def _retry_after_s(value: str) -> float | None:
+    """`Retry-After`, seconds or a date (RFC 9110 §10.2.3), up to a bound."""
+    if value.isascii() and value.isdecimal():
+        return min(float(value[:9]), WAIT_S_MAX)
+    try:
+        until_s = email.utils.parsedate_to_datetime(value).timestamp()
+    except ValueError:
+        return None
+    return min(max(until_s - time.time(), 0.0), WAIT_S_MAX)
 
 
 def _problem(body: bytes) -> dict[str, Any]:

@@ -74,8 +74,8 @@ class Listener:
         idle_timeout_s: a connection without data for this long is lost; None: no limit.
         max_event_bytes: a larger event ends it with EventTooLarge.
         reconnect: False ends it after the first connection.
-        tries: after so many connections in a row without an event it raises Unreachable; None: no
-            bound.
+        tries: after so many attempts in a row without an event it raises Unreachable, or Refused;
+            None: no bound.
         on_state: called when a stream opens and when one is lost; must return quickly.
         sleep, rand: for tests.
 
@@ -150,9 +150,10 @@ class Listener:
         """The next event; ends behind the end of the topics (`fastsse.end`), or when the server
         answers 204.
 
-        Raises Refused for any other answer that is not an event stream, EventTooLarge, and
-        Unreachable if `reconnect` is False or `tries` are over. Do not retry these without a
-        change.
+        Raises Refused for any other answer that is not an event stream, and EventTooLarge; do not
+        retry these without a change. A server that is busy (429), fails (5xx) or can't be reached
+        is asked again: Refused or Unreachable is raised for it if `reconnect` is False or `tries`
+        are over.
         """
         while not self._ready:
             self._ready.extend(await anext(self._steps))
@@ -198,7 +199,8 @@ class Listener:
     async def _run(self) -> AsyncGenerator[list[ReceivedEvent], None]:
         """The events of each piece of a stream; none when a stream opens."""
         while True:
-            reason, is_over, is_failed = "the server ended the stream", False, False
+            reason, is_over = "the server ended the stream", False
+            failure: ClientError | None = None
             self._fruitless += 1
             try:
                 await self._store_feed()
@@ -221,19 +223,22 @@ class Listener:
                     await response.aclose()
             except (httpx.UnsupportedProtocol, httpx.TooManyRedirects) as error:
                 raise ClientError(f"{self._where}: {reason_of(error)}.") from None
-            except _FeedRefused as error:
-                reason, is_failed = str(error), True
-                self._failures += 1
+            except Refused as error:
+                if not error.is_passing:
+                    raise
+                reason, failure = str(error).rstrip("."), error
             except httpx.RequestError as error:
-                reason, is_failed = reason_of(error), True
-                self._failures += 1
-            is_spent = self._tries is not None and self._fruitless >= self._tries
-            if (is_failed and not self._reconnect) or is_spent:
-                raise Unreachable(f"{self._where}: {reason}.")
+                reason = reason_of(error)
+                failure = Unreachable(f"{self._where}: {reason}.")
+            self._failures += failure is not None
+            if self._tries is not None and self._fruitless >= self._tries:
+                raise failure or Unreachable(f"{self._where}: {reason}.")
             if not self._reconnect:
+                if failure is not None:
+                    raise failure
                 return
-            if self._lost_feeds != 1:
-                await self._wait(reason)
+            if failure is not None or self._lost_feeds != 1:
+                await self._wait(reason, failure)
 
     def _seen(self) -> None:
         """A block without an event may have moved the id."""
@@ -244,14 +249,8 @@ class Listener:
         """Stores a long selection, and again when the server has lost it."""
         if not self._needs_feed or self._feed is not None:
             return
-        try:
-            self._feed = await store_feed(
-                self._client, httpx.URL(self._url), self._topics, self._headers
-            )
-        except Refused as error:
-            if error.status in (429, 503):
-                raise _FeedRefused(str(error)) from None
-            raise
+        url = httpx.URL(self._url)
+        self._feed = await store_feed(self._client, url, self._topics, self._headers)
         self._needs_feed = self._feed is not None
 
     def _without_feed_gap(self, events: list[ReceivedEvent]) -> list[ReceivedEvent]:
@@ -308,19 +307,17 @@ class Listener:
         self._on_state(StreamState("open"))
         return True
 
-    async def _wait(self, reason: str) -> None:
+    async def _wait(self, reason: str, failure: ClientError | None) -> None:
         retry_s = DEFAULT_RETRY_S if self._decoder.retry_s is None else self._decoder.retry_s
         # The first connection without an event is no failure: nothing may have been published.
         failures = max(self._failures, self._empty - 1)
         if self._failures or self._empty:
             retry_s = max(retry_s, RETRY_S_MIN)
         wait_s = growing_wait_s(retry_s, failures, self._rand)
+        if isinstance(failure, Refused) and failure.retry_after_s is not None:
+            wait_s = max(wait_s, failure.retry_after_s * self._rand.uniform(1, 1.5))
         self._on_state(StreamState("waiting", reason, wait_s))
         await self._sleep(wait_s)
-
-
-class _FeedRefused(Exception):
-    """The server can't store the selection now."""
 
 
 listen = Listener

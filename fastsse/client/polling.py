@@ -14,6 +14,7 @@ from fastsse.client.http import (
     Params,
     events_url,
     new_client,
+    not_ours,
     reason_of,
     refusal,
     request_headers,
@@ -94,12 +95,15 @@ async def fetch_page(
 
 
 def _page(body: bytes) -> EventPage:
-    answer = orjson.loads(body)
-    parsed = (Envelope.parse(orjson.dumps(one).decode()) for one in answer["events"])
-    gap = answer["gap"]
-    return EventPage(
-        tuple(one for one in parsed if one is not None),
-        answer["next"],
-        None if gap is None else Gap(gap["reason"], gap["requested"], gap["from"]),
-        answer["ended"],
-    )
+    try:
+        answer = orjson.loads(body)
+        parsed = (Envelope.parse(orjson.dumps(one).decode()) for one in answer["events"])
+        gap = answer["gap"]
+        return EventPage(
+            tuple(one for one in parsed if one is not None),
+            answer["next"],
+            None if gap is None else Gap(gap["reason"], gap["requested"], gap["from"]),
+            answer["ended"],
+        )
+    except (ValueError, KeyError, TypeError):
+        raise not_ours() from None

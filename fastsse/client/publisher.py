@@ -1,10 +1,6 @@
-"""Publishes over HTTP, and waits for a busy server.
-
-Over 400 lines: it is the one list of methods that all clients have.
-"""
+"""Publishes over HTTP: the methods that all clients have."""
 
 import asyncio
-import email.utils
 import random
 import time
 from collections.abc import (
@@ -16,72 +12,25 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
-from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import urlencode
-from urllib.request import getproxies
 
 import httpx
 import orjson
 
-from fastsse.client.errors import ClientError, OutcomeUnknown, Refused, Unreachable
+from fastsse.client.errors import ClientError, Refused
+from fastsse.client.exchanges import Exchanges, Patience
 from fastsse.client.gathering import Events, batches
-from fastsse.client.http import (
-    ANSWER_TIMEOUT_S,
-    CONNECT_TIMEOUT_S,
-    KEEPALIVE_S,
-    WAIT_S_MAX,
-    Headers,
-    Params,
-    answer_body,
-    events_url,
-    growing_wait_s,
-    new_client,
-    reason_of,
-    refusal,
-    request_headers,
-    sibling_path,
-)
-from fastsse.client.posting import Answer, AnswerLost, NotConnected, Poster, Unusual
+from fastsse.client.http import Params, events_url, refusal, request_headers, sibling_path
+from fastsse.client.receipts import Receipt, joined
 from fastsse.client.scheduled import ScheduledEvent, read_schedule
 
-# Retried later: too many requests, and overload or drain.
-BUSY = (429, 503)
-FIRST_WAIT_S = 0.5
 DEFAULT_TIMEOUT_S = 30.0
 _NDJSON = b"application/x-ndjson"
 _TEXT = b"text/plain; charset=utf-8"
 _JSON = b"application/json"
 _EVENT_STREAM = b"text/event-stream"
-
-
-@dataclass(frozen=True, slots=True)
-class Receipt:
-    """The answer to a publish.
-
-    Attributes:
-        count: number of accepted events.
-        first, last: the ids of the first and the last of them.
-        warning: what may be wrong with them (the header `Fastsse-Warning`); empty: nothing.
-        duplicates: number of events that were not published again, because their keys are known.
-        streams: with `receipt`, the number of matching streams: `node`, `cluster`, and perhaps
-            `missing`; None: not known.
-        scheduled: the id of a delayed event, for `cancel`; then there is no other id.
-    """
-
-    count: int
-    first: str
-    last: str
-    warning: str = ""
-    duplicates: int = 0
-    streams: Mapping[str, Any] | None = None
-    scheduled: str = ""
-
-    @property
-    def id(self) -> str:
-        """The id of a single event."""
-        return self.last
 
 
 class Publisher:
@@ -92,8 +41,8 @@ class Publisher:
 
     A request to a busy server (429, 503) is repeated after its `Retry-After` plus a random part. A
     failed connection is retried after growing waits. All waits together take at most `patience_s`.
-    If the connection fails after the request was sent, it is not repeated, because the event could
-    be published twice.
+    If the connection fails after the request was sent, or a proxy answers that it got no answer, it
+    is not repeated, because the event could be published twice.
 
     Arguments: as for `listen`; `patience_s` is 0 or more; `on_wait` is called before each wait with
     the reason and the seconds; `now_s`, `sleep` and `rand` are for tests.
@@ -116,18 +65,10 @@ class Publisher:
     ) -> None:
         self._url = httpx.URL(events_url(url))
         self._own_url = str(self._url)
-        # The part of the URL before the path.
-        self._origin = f"{self._url.scheme}://{self._url.netloc.decode()}"
-        self._where = f"unix:{uds}" if uds else self._own_url
         self._headers = request_headers(token, headers)
-        self._owns_client = client is None
-        self._client = new_client(uds) if client is None else client
-        self._poster = _poster(self._url, uds) if client is None else None
-        self._patience_s = patience_s
-        self._on_wait = on_wait or (lambda _error, _wait_s: None)
-        self._now_s = now_s
-        self._sleep = sleep
-        self._rand = rand or random.Random()
+        on_wait = on_wait or (lambda _error, _wait_s: None)
+        patience = Patience(patience_s, on_wait, now_s, sleep, rand or random.Random())
+        self._exchanges = Exchanges(self._url, uds, client, patience)
 
     async def __aenter__(self) -> Self:
         return self
@@ -142,10 +83,7 @@ class Publisher:
 
     async def aclose(self) -> None:
         """Close the connections. Idempotent."""
-        if self._poster is not None:
-            self._poster.close()
-        if self._owns_client:
-            await self._client.aclose()
+        await self._exchanges.aclose()
 
     async def publish(
         self,
@@ -266,7 +204,7 @@ class Publisher:
         while True:
             params = httpx.QueryParams({} if after is None else {"after": after})
             url = self._url.copy_with(path=sibling_path(self._url, "/schedule"), params=params)
-            response, answer = await self._exchange(url, b"", self._headers, "GET")
+            response, answer = await self._exchanges.send(url, b"", self._headers, "GET")
             if response.status_code != httpx.codes.OK:
                 raise refusal(response, answer)
             page, dead, after = read_schedule(answer)
@@ -321,7 +259,7 @@ class Publisher:
         try:
             async for lines in batches(events):
                 receipt = await self.publish_ndjson(lines)
-                whole = _joined(whole, receipt)
+                whole = joined(whole, receipt)
                 if on_accepted is not None:
                     on_accepted(receipt)
         except ClientError as error:
@@ -396,10 +334,8 @@ class Publisher:
     async def _post_once(
         self, url: httpx.URL, body: AsyncIterable[bytes], content_type: bytes
     ) -> Receipt:
-        try:
-            return await self._try(url, body, [*self._headers, (b"Content-Type", content_type)])
-        except _Busy as busy:
-            raise busy.refusal from None
+        headers = [*self._headers, (b"Content-Type", content_type)]
+        return await self._exchanges.publish_once(url, body, headers)
 
     async def _post(
         self,
@@ -416,139 +352,10 @@ class Publisher:
             headers.append((b"Content-Type", content_type))
         if key is not None:
             headers.append((b"Idempotency-Key", b'"%b"' % key.encode()))
-        deadline_s = self._now_s() + self._patience_s
-        failures = 0
-        while True:
-            failures += 1
-            wait_s = growing_wait_s(FIRST_WAIT_S, failures, self._rand)
-            try:
-                return await self._try(url, body, headers, method)
-            except _Busy as busy:
-                problem: ClientError = busy.refusal
-                if busy.wait_s is not None:
-                    wait_s = busy.wait_s * self._rand.uniform(1, 1.5)
-            except OutcomeUnknown as error:
-                if not is_keyed and key is None:
-                    raise
-                problem = error
-            except Unreachable as error:
-                problem = error
-            if self._now_s() + wait_s > deadline_s:
-                raise problem
-            self._on_wait(problem, wait_s)
-            await self._sleep(wait_s)
-
-    async def _try(
-        self,
-        url: httpx.URL | str,
-        body: str | bytes | AsyncIterable[bytes],
-        headers: Headers,
-        method: str = "POST",
-    ) -> Receipt:
-        response, answer = await self._exchange(url, body, headers, method)
-        if response.status_code in (200, 202):
-            return replace(_receipt(answer), warning=response.headers.get("fastsse-warning", ""))
-        refused = refusal(response, answer)
-        raise (
-            _Busy(refused, _requested_wait_s(response)) if response.status_code in BUSY else refused
-        )
-
-    async def _exchange(
-        self,
-        url: httpx.URL | str,
-        body: str | bytes | AsyncIterable[bytes],
-        headers: Headers,
-        method: str = "POST",
-    ) -> tuple[httpx.Response | Answer, bytes]:
-        """One request and its answer."""
-        if self._poster is not None and isinstance(body, str | bytes):
-            try:
-                return await self._send(self._poster, url, body, headers, method)
-            except Unusual:
-                # It was answered, with something like a redirect: nothing was published.
-                self._poster.close()
-                self._poster = None
-        try:
-            async with self._client.stream(method, url, content=body, headers=headers) as response:
-                answer = await answer_body(response)
-        except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
-            raise Unreachable(f"{self._where}: {reason_of(error)}.") from None
-        except httpx.RequestError as error:
-            raise OutcomeUnknown(
-                f"{self._where}: {reason_of(error)}; it may be published or not."
-            ) from None
-        return response, answer
-
-    async def _send(
-        self, poster: Poster, url: httpx.URL | str, body: str | bytes, headers: Headers, method: str
-    ) -> tuple[Answer, bytes]:
-        """As `_exchange`, without httpx."""
-        text = body.encode() if isinstance(body, str) else body
-        parts = url.raw_path if isinstance(url, httpx.URL) else url[len(self._origin) :].encode()
-        lines = [b"%b %b HTTP/1.1\r\nHost: %b" % (method.encode(), parts, self._url.netloc)]
-        lines += [b"%b: %b" % line for line in headers]
-        head = b"\r\n".join((*lines, b"Content-Length: %d\r\n\r\n" % len(text)))
-        try:
-            answer = await poster.send(head, text)
-        except NotConnected as error:
-            raise Unreachable(f"{self._where}: {reason_of(error)}.") from None
-        except AnswerLost as error:
-            raise OutcomeUnknown(
-                f"{self._where}: {reason_of(error)}; it may be published or not."
-            ) from None
-        return answer, answer.body
-
-
-def _poster(url: httpx.URL, uds: str | None) -> Poster | None:
-    """The sender of short requests; None if httpx must send them: with TLS, or through a proxy."""
-    if url.scheme != "http" or url.userinfo or (uds is None and getproxies()):
-        return None
-    timeouts_s = (CONNECT_TIMEOUT_S, ANSWER_TIMEOUT_S)
-    return Poster(url.host, url.port or 80, uds, timeouts_s=timeouts_s, keep_s=KEEPALIVE_S)
+        is_keyed = is_keyed or key is not None
+        return await self._exchanges.publish(url, body, headers, is_keyed=is_keyed, method=method)
 
 
 async def _lines_of(events: AsyncIterable[Mapping[str, Any]]) -> AsyncIterator[bytes]:
     async for event in events:
         yield orjson.dumps(event, option=orjson.OPT_APPEND_NEWLINE)
-
-
-class _Busy(Exception):
-    """The server asked to retry later, perhaps with a time."""
-
-    def __init__(self, refusal: Refused, wait_s: float | None) -> None:
-        self.refusal = refusal
-        self.wait_s = wait_s
-
-
-def _joined(whole: Receipt, more: Receipt) -> Receipt:
-    first = whole.first or more.first
-    warnings = dict.fromkeys(text for text in (whole.warning, more.warning) if text)
-    count, duplicates = whole.count + more.count, whole.duplicates + more.duplicates
-    return Receipt(count, first, more.last, "; ".join(warnings), duplicates)
-
-
-def _receipt(answer: bytes) -> Receipt:
-    try:
-        members = orjson.loads(answer)
-        if scheduled := members.get("scheduled") or members.get("cancelled"):
-            return Receipt(0, "", "", scheduled=scheduled)
-        duplicates = members.get("duplicates", 0)
-        if "id" in members:
-            streams = members.get("receipt")
-            return Receipt(1, members["id"], members["id"], duplicates=duplicates, streams=streams)
-        first, last = members.get("first", ""), members.get("last", "")
-        return Receipt(members["count"], first, last, duplicates=duplicates)
-    except (AttributeError, ValueError, KeyError, TypeError):
-        raise Refused(200, "The answer is not from a fastsse server.") from None
-
-
-def _requested_wait_s(response: httpx.Response | Answer) -> float | None:
-    """`Retry-After`, seconds or a date (RFC 9110 §10.2.3), up to a bound."""
-    value = response.headers.get("retry-after", "").strip()
-    if value.isascii() and value.isdecimal():
-        return min(float(value[:9]), WAIT_S_MAX)
-    try:
-        until_s = email.utils.parsedate_to_datetime(value).timestamp()
-    except ValueError:
-        return None
-    return min(max(until_s - time.time(), 0.0), WAIT_S_MAX)

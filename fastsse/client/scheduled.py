@@ -5,7 +5,7 @@ from typing import Any
 
 import orjson
 
-from fastsse.client.errors import Refused
+from fastsse.client.http import not_ours
 
 __all__ = ["ScheduledEvent", "read_schedule"]
 
@@ -34,7 +34,7 @@ def read_schedule(answer: bytes) -> tuple[list[ScheduledEvent], list[ScheduledEv
         page = orjson.loads(answer)
         return _events(page["scheduled"]), _events(page["dead"]), page["next"]
     except (ValueError, KeyError, TypeError):
-        raise Refused(200, "The answer is not from a fastsse server.") from None
+        raise not_ours() from None
 
 
 def _events(rows: list[dict[str, Any]]) -> list[ScheduledEvent]:

@@ -9,13 +9,13 @@ from typing import Final, TypeVar
 from fastsse.client.errors import ClientError, Refused
 from fastsse.client.gathering import BATCH_BYTES, BATCH_EVENTS
 from fastsse.client.outbox import Outbox, Row
-from fastsse.client.publisher import Receipt
+from fastsse.client.receipts import Receipt
 
 __all__ = ["OutboxSender"]
 
 log = logging.getLogger("fastsse.client")
-# Statuses that may be different later: a token may be renewed, a server upgraded.
-_MAY_CHANGE: Final = frozenset({401, 403, 404, 405, 408, 429, 500, 502, 503, 504})
+# Refusals that may be different later: a token may be renewed, a server upgraded.
+_MAY_CHANGE: Final = frozenset({401, 403, 404, 405, 407})
 
 T = TypeVar("T")
 Post = Callable[[bytes], Awaitable[Receipt]]
@@ -86,7 +86,7 @@ class OutboxSender:
             try:
                 receipt = await self._post(b"\n".join(row.line for row in rows))
             except Refused as refused:
-                if refused.status in _MAY_CHANGE:
+                if _may_change(refused):
                     failures += 1
                     await self._pause(failures, refused)
                     continue
@@ -133,3 +133,9 @@ class OutboxSender:
         if self._outbox.is_durable:
             return await asyncio.to_thread(call, *args)
         return call(*args)
+
+
+def _may_change(refused: Refused) -> bool:
+    """Whether the same event may be taken later. A page with 200 or a redirect is an answer of a
+    proxy, not of the server."""
+    return refused.status < 400 or refused.is_passing or refused.status in _MAY_CHANGE

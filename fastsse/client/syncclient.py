@@ -24,7 +24,8 @@ from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 from fastsse.client.asyncclient import AsyncClient
 from fastsse.client.decoder import ReceivedEvent
 from fastsse.client.listener import Listener
-from fastsse.client.publisher import Publisher, Receipt
+from fastsse.client.publisher import Publisher
+from fastsse.client.receipts import Receipt
 
 __all__ = ["Client", "Subscription"]
 

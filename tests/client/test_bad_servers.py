@@ -3,18 +3,33 @@ never a tight loop. Each test counts the attempts."""
 
 import asyncio
 import gzip
+import random
 
 import pytest
 
-from fastsse.client import ClientError, EventTooLarge, Listener, Refused, Unreachable, listen
+from fastsse.client import (
+    AsyncClient,
+    ClientError,
+    EventTooLarge,
+    Listener,
+    Outbox,
+    Pending,
+    Refused,
+    Unreachable,
+    fetch_page,
+    listen,
+)
+from fastsse.client.exchanges import FIRST_WAIT_S
+from fastsse.client.http import growing_wait_s
 from tests.client.test_listener import Waits
-from tests.streamserver import Answer, Exchange, StreamServer, streaming
+from tests.streamserver import Answer, Exchange, StreamServer, answering, streaming
 
 STREAM = b"Content-Type: text/event-stream\r\n"
 
 
-async def html(exchange: Exchange) -> None:
-    await exchange.answer("200 OK", b"<html>Sign in</html>", b"Content-Type: text/html\r\n")
+def page(status: str) -> Answer:
+    """A page of a proxy, such as one that wants a login."""
+    return answering(status, b"<html>Sign in</html>", b"Content-Type: text/html\r\n")
 
 
 async def untyped(exchange: Exchange) -> None:
@@ -36,7 +51,7 @@ async def not_found(exchange: Exchange) -> None:
 @pytest.mark.parametrize(
     ("answer", "error", "says", "attempts"),
     [
-        (html, Refused, "text/html", 1),
+        (page("200 OK"), Refused, "text/html", 1),
         (untyped, Refused, "not an event stream", 1),
         (to_itself, ClientError, "redirect", 21),
         (elsewhere, ClientError, "gopher|protocol", 1),
@@ -145,3 +160,73 @@ async def test_server_that_sends_nothing_is_left_after_the_idle_timeout() -> Non
                 await anext(events)
         await events.aclose()
         assert len(server.requests) == 2
+
+
+async def test_feed_that_was_lost_and_can_not_be_stored_again_is_tried_less_and_less() -> None:
+    stored = answering("201 Created", b'{"feed":"f"}')
+    lost = b'event: fastsse.gap\ndata: {"reason":"feed","requested":"","from":"1-0"}\n\n'
+    away = answering("503 Busy")
+    waits = Waits()
+    async with StreamServer(stored, streaming(lost), away) as server:
+        events = Listener(server.url, map(str, range(200)), sleep=waits, tries=8)
+        with pytest.raises(Refused, match="503"):
+            await anext(events)
+        await events.aclose()
+        assert len(server.requests) <= 2 + 8
+    assert len(waits.waits_s) == len(server.requests) - 3
+    assert min(waits.waits_s) >= 0.1
+    assert waits.waits_s[-1] > 8 * waits.waits_s[0]
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"<html>", b"[]", b"{}", b'{"events":5,"next":"","gap":null,"ended":false}']
+)
+async def test_page_that_is_none_is_an_error(body: bytes) -> None:
+    async with StreamServer(answering("200 OK", body)) as server:
+        with pytest.raises(Refused, match="not from a fastsse server"):
+            await fetch_page(server.url, "news")
+
+
+RECEIPT = answering("200 OK", b'{"count":1,"first":"1-1","last":"1-1"}')
+
+
+async def garbage(exchange: Exchange) -> None:
+    await exchange.send(b"SSH-2.0-OpenSSH_9.2\r\n\r\n")
+
+
+# The first attempt asks once more, by httpx, when the answer is a redirect; a loop has 21 requests.
+@pytest.mark.parametrize(
+    ("answer", "requests"),
+    [
+        (page("200 OK"), 3),
+        (page("407 Proxy Authentication Required"), 3),
+        (page("511 Network Authentication Required"), 3),
+        (page("522 Connection Timed Out"), 3),
+        (to_itself, 1 + 3 * 21),
+        (elsewhere, 1 + 3),
+        (reset, 3),
+        (garbage, 3),
+    ],
+)
+async def test_outbox_keeps_its_events_whatever_a_proxy_answers(
+    answer: Answer, requests: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits_s: list[float] = []
+
+    async def wait(client: AsyncClient, failures: int) -> None:
+        waits_s.append(growing_wait_s(FIRST_WAIT_S, failures, random.Random(failures)))
+        await asyncio.sleep(0)
+
+    monkeypatch.setattr(AsyncClient, "_wait_again", wait)
+    with Outbox() as outbox:
+        async with (
+            StreamServer(*[answer] * requests, RECEIPT) as server,
+            AsyncClient(server.url, outbox=outbox, timeout_s=0) as client,
+            asyncio.timeout(20),
+        ):
+            with pytest.raises(Pending):
+                await client.publish("news", "kept")
+            await client.flush()
+            assert len(server.requests) == requests + 1
+    assert len(waits_s) == 3
+    assert waits_s == sorted(waits_s)

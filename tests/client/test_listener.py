@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+from typing import Any
 
 import httpx
 import pytest
@@ -122,7 +123,7 @@ async def test_status_204_ends_quietly() -> None:
         assert len(server.requests) == 1
 
 
-@pytest.mark.parametrize("status", ["205 X", "401 Unauthorized", "404 Not Found", "503 Busy"])
+@pytest.mark.parametrize("status", ["205 X", "401 Unauthorized", "404 Not Found", "410 Gone"])
 async def test_other_statuses_end_it_for_good(status: str) -> None:
     body = b'{"title":"No","detail":"Not here.","field":"topic","line":3}'
     async with StreamServer(answering(status, body)) as server:
@@ -131,6 +132,31 @@ async def test_other_statuses_end_it_for_good(status: str) -> None:
         assert len(server.requests) == 1
     assert (caught.value.status, caught.value.field) == (int(status[:3]), "topic")
     assert str(caught.value) == f"{status}: Not here."
+
+
+@pytest.mark.parametrize(
+    "status",
+    ["408 Late", "425 Early", "429 Many", "500 Error", "502 Gateway", "503 Busy", "522 Away"],
+)
+async def test_busy_or_failing_server_is_asked_again_after_its_time(status: str) -> None:
+    waits = Waits()
+    busy = answering(status, b"<html>", b"Retry-After: 20\r\n")
+    back = streaming(b"data: a\n\n", hold=True)
+    async with StreamServer(busy, busy, back) as server:
+        assert await received(listen(server.url, "t", sleep=waits), 1) == ["a"]
+        assert len(server.requests) == 3
+    assert all(20 <= wait_s <= 30 for wait_s in waits.waits_s)
+
+
+@pytest.mark.parametrize("options", [{"reconnect": False}, {"tries": 1}])
+async def test_busy_server_is_an_error_with_its_status_where_it_is_not_asked_again(
+    options: dict[str, Any],
+) -> None:
+    async with StreamServer(answering("503 Busy", b'{"detail":"Full."}')) as server:
+        with pytest.raises(Refused, match=r"503 Busy: Full\.") as caught:
+            await received(listen(server.url, "t", **options), 1)
+        assert len(server.requests) == 1
+    assert caught.value.status == 503
 
 
 async def test_other_content_types_end_it_for_good() -> None:

@@ -1,5 +1,6 @@
 """The publisher waits for a busy server, and never publishes twice by itself."""
 
+import asyncio
 import random
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
@@ -162,6 +163,41 @@ async def test_event_with_a_key_is_tried_again_when_its_answer_is_lost(data: Any
         assert (await publisher.publish("a", data, key="k1")).count == 1
     first, second = server.requests
     assert (first.target, first.body) == (second.target, second.body)
+
+
+@pytest.mark.parametrize("status", ["502 Bad Gateway", "504 Gateway Timeout", "522 Timed Out"])
+async def test_answer_that_a_proxy_lost_is_unknown_and_repeated_with_a_key(status: str) -> None:
+    lost = answering(status, b"<html>")
+    async with StreamServer(lost) as server, Publisher(server.url) as publisher:
+        with pytest.raises(OutcomeUnknown, match=status[:3]):
+            await publisher.publish("t", "x")
+        assert len(server.requests) == 1
+    clock = Clock()
+    async with (
+        StreamServer(lost, lost, OK) as server,
+        Publisher(server.url, **clock.options()) as publisher,
+    ):
+        assert (await publisher.publish("t", "x", key="k")).id == "5-1"
+    assert clock.waits_s == sorted(clock.waits_s)
+    assert len(clock.waits_s) == 2
+
+
+async def test_publishes_at_the_same_time_all_follow_a_redirect() -> None:
+    async def moved(exchange: Exchange) -> None:
+        if "/new" not in exchange.target:
+            # Both are asked before the first is answered.
+            arrived.append(exchange)
+            async with asyncio.timeout(10):
+                while len(arrived) < 2:  # noqa: ASYNC110
+                    await asyncio.sleep(0.01)
+            await exchange.answer("307 Moved", b"", b"Location: /new\r\n")
+        else:
+            await OK(exchange)
+
+    arrived: list[Exchange] = []
+    async with StreamServer(moved) as server, Publisher(server.url) as publisher:
+        receipts = await asyncio.gather(*(publisher.publish("t", "x") for _ in range(2)))
+    assert [receipt.id for receipt in receipts] == ["5-1", "5-1"]
 
 
 async def test_broken_connection_is_not_tried_again() -> None:

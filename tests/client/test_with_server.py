@@ -382,7 +382,7 @@ async def test_feed_that_has_no_room_is_tried_again_later() -> None:
 
     async with Server(config(max_feeds=1)) as server:
         await server.store_feed(["other"])
-        with pytest.raises(Unreachable, match="can't be stored or read now"):
+        with pytest.raises(Refused, match="can't be stored or read now"):
             async with listen(
                 server.addresses[0], SYMBOLS, tries=3, on_state=states.append, sleep=sleep
             ):

@@ -10,7 +10,8 @@ export async function shorten(url: URL, post: (path: string, body: string) => Pr
   const topics = url.searchParams.getAll("topic");
   if (!topics.length || (topics.length <= TOPICS_MAX && url.href.length <= ADDRESS_CHARS_MAX)) return;
   const answer = await post("feeds", JSON.stringify(topics));
-  const { feed } = (await answer.json()) as { feed: string };
+  const { feed } = (await answer.json()) as { feed?: string };
+  if (!feed) throw new Error("the answer names no feed");
   url.searchParams.delete("topic");
   url.searchParams.set("feed", feed);
 }

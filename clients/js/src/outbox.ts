@@ -61,7 +61,7 @@ interface Item {
   reject(error: Error): void;
 }
 
-const RETRIED = [408, 409, 425, 429];
+const RETRIED = [408, 425, 429];
 
 /** Publishes from a page: in order, again after a lost connection, each event once. */
 export function createOutbox(hub: Hub, options: OutboxOptions = {}): Outbox {
@@ -122,10 +122,12 @@ export function createOutbox(hub: Hub, options: OutboxOptions = {}): Outbox {
       headers: { "Content-Type": "application/json", "Idempotency-Key": key },
       body: JSON.stringify(event),
     });
-    const answer = (await response.json().catch(() => ({}))) as { id?: string; detail?: string };
-    if (response.ok) return answer.id ?? "";
-    const message = `the server answered ${response.status} ${answer.detail ?? ""}`;
-    const isFinal = response.status < 500 && !RETRIED.includes(response.status);
+    const { ok, status } = response;
+    const answer = (await response.json().catch(() => null)) as { id?: string; detail?: string } | null;
+    if (ok && answer?.id) return answer.id;
+    // Without an id it is not the answer of the server, but a page of a network that wants a login.
+    const message = `the server answered ${status} ${ok ? "without an id" : (answer?.detail ?? "")}`;
+    const isFinal = status >= 400 && status < 500 && !RETRIED.includes(status);
     throw isFinal ? new Refused(message) : new Error(message);
   }
 
@@ -145,8 +147,12 @@ export function createOutbox(hub: Hub, options: OutboxOptions = {}): Outbox {
   /** Events of earlier pages, in their order. Another page may send one too: its key is the same. */
   function restore(): void {
     const names = Object.keys(localStorage).filter((name) => name.startsWith(prefix));
-    const texts = names.map((name) => localStorage.getItem(name) ?? "null");
-    const kept = texts.map((text) => ({ event: JSON.parse(text) as Waiting, chars: text.length }));
+    const kept = names.flatMap((name) => {
+      const text = localStorage.getItem(name) ?? "";
+      const event = eventOf(text);
+      if (!event) localStorage.removeItem(name);
+      return event ? [{ event, chars: text.length }] : [];
+    });
     kept.sort((one, other) => one.event.at - other.event.at);
     for (const one of kept.slice(0, maxEvents)) add({ ...one, resolve() {}, reject() {} });
   }
@@ -165,6 +171,16 @@ export function createOutbox(hub: Hub, options: OutboxOptions = {}): Outbox {
       wake();
     },
   };
+}
+
+/** A stored event; undefined for another text. */
+function eventOf(text: string): Waiting | undefined {
+  try {
+    const event = JSON.parse(text) as Waiting | null;
+    if (event?.key && event.at) return event;
+  } catch {
+    // Not ours, or cut.
+  }
 }
 
 /** The server will never take this event. */

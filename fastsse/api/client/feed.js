@@ -1,1 +1,1 @@
-async function e(e,t){let a=e.searchParams.getAll("topic");if(!a.length||a.length<=100&&e.href.length<=4e3)return;let s=await t("feeds",JSON.stringify(a)),{feed:r}=await s.json();e.searchParams.delete("topic"),e.searchParams.set("feed",r)}export{e as shorten};
+async function e(e,t){let a=e.searchParams.getAll("topic");if(!a.length||a.length<=100&&e.href.length<=4e3)return;let r=await t("feeds",JSON.stringify(a)),{feed:s}=await r.json();if(!s)throw Error("the answer names no feed");e.searchParams.delete("topic"),e.searchParams.set("feed",s)}export{e as shorten};
