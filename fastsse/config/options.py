@@ -428,7 +428,7 @@ class HistoryOptions(OptionGroup):
 
     def limits_of(self, rule: TopicRule | None) -> TopicLimits:
         """The limits of topics with this rule, or with none."""
-        rule = rule or TopicRule(match="*")
+        rule = rule or _any_topic()
         return TopicLimits(
             events=self.history_events if rule.history_events is None else rule.history_events,
             age_s=self.history_age if rule.history_age is None else rule.history_age,
@@ -441,6 +441,12 @@ class HistoryOptions(OptionGroup):
             private=rule.private,
             keep_last=rule.keep_last or 0,
         )
+
+
+@cache
+def _any_topic() -> TopicRule:
+    """The rule of topics without one. Made once: that takes longer than all else of `limits`."""
+    return TopicRule(match="*")
 
 
 class HttpOptions(OptionGroup):

@@ -1,13 +1,18 @@
 """What is evicted gives every reader a gap: against a model that keeps everything."""
 
 import asyncio
+import contextlib
+import sqlite3
+import threading
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from fastsse.backbone.sqlite.checkpoint import Checkpointer
 from fastsse.backbone.sqlite.damage import Damage
 from fastsse.backbone.sqlite.evictions import StoredEvictions
 from fastsse.backbone.sqlite.file import HistoryFile
@@ -17,7 +22,8 @@ from fastsse.backbone.sqlite.queries import HistoryQueries
 from fastsse.backbone.sqlite.retention import SqliteRetention
 from fastsse.backbone.sqlite.schema import open_reading
 from fastsse.backbone.sqlite.write_batch import StoreBatch
-from fastsse.config import Config
+from fastsse.backbone.sqlite.writer import Writer, WriterLinks
+from fastsse.config import Config, TopicLimits
 from fastsse.entries import Entry, encode_entries, pack_entry
 from fastsse.events import Event
 from tests.backbone.storage import TIMEOUT_S, Clock, opened, until
@@ -254,3 +260,65 @@ def test_a_batch_lies_in_a_row() -> None:
     entries = encode_entries(range(5, 8), [Event("a")] * 3)
     assert list(StoreBatch((), entries, lambda _: None, None).positions) == [5, 6, 7]
     assert position_of(place_of(5)) == 5
+
+
+class _Endless:
+    """A retention whose rounds never end, and whose steps take 2 ms each."""
+
+    def __init__(self) -> None:
+        self.now_s = 100.0
+        self.steps = 0
+        self.is_behind = False
+
+    def step(self) -> bool:
+        self.steps += 1
+        self.now_s += 0.002
+        return True
+
+
+def test_rounds_take_a_part_of_the_time_however_many_topics_there_are(tmp_path: Path) -> None:
+    file = HistoryFile(str(tmp_path / "h.db"), Clock())
+    endless: Any = _Endless()
+    links = WriterLinks(
+        lambda call: call(),
+        lambda stored: None,
+        contextlib.nullcontext,
+        threading.Event(),
+        lambda: endless.now_s,
+    )
+    checkpointer = Checkpointer(file.path, sqlite3.connect, links.wake)
+    writer = Writer(file, endless, checkpointer, "written", links)
+    try:
+        while endless.now_s < 101:  # Publishers wake it each millisecond.
+            assert 0 < writer._evict() <= 1
+            endless.now_s += 0.001
+        assert 10 < endless.steps <= 1 / 0.002 / 20
+        # What is over its bounds does not wait.
+        endless.steps, endless.is_behind = 0, True
+        for _ in range(100):
+            assert writer._evict() == 0
+        assert endless.steps == 100
+    finally:
+        file.close()
+
+
+def test_a_round_passes_durable_streams_by(tmp_path: Path) -> None:
+    file = HistoryFile(str(tmp_path / "h.db"), Clock())
+    asked: list[str] = []
+
+    def limits(topic: str) -> TopicLimits:
+        asked.append(topic)
+        return CONFIG.limits(topic)
+
+    retention = SqliteRetention(file, limits, 1 << 30, Clock())
+    first = PlaceClock(Clock(), file.head).take(2)
+    file.streams.topics["stream"] = None
+    try:
+        events = [Event(topic, "x") for topic in ("stream", "plain")]
+        with file.transaction(synced=False):
+            store_entries(file, encode_entries(range(first, first + 2), events))
+        while retention.step() or retention.round_is_due(Clock().ms):
+            pass
+        assert asked == ["plain"]
+    finally:
+        file.close()

@@ -11,7 +11,7 @@ Over 400 lines: one step of the writer thread evicts by all bounds, which share 
 import contextlib
 import json
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from itertools import islice
 from typing import Final
@@ -51,6 +51,7 @@ KEYS_STEP: Final = 2_000
 # Streams are counted again when such a part of `total_bytes` was written.
 COUNT_PARTS: Final = 64
 _NO_BOUND: Final = 1 << 53
+_OF_STREAMS: Final = TopicLimits(_NO_BOUND, _NO_BOUND, _NO_BOUND, None, None, keep_last=_NO_BOUND)
 
 
 class SqliteRetention:
@@ -90,12 +91,7 @@ class SqliteRetention:
 
     def _limits_of(self, topic: str) -> TopicLimits:
         """The limits of a topic: of a stream none."""
-        limits = self._rules(topic)
-        if topic not in self._file.streams.topics:
-            return limits
-        return limits._replace(
-            events=_NO_BOUND, age_s=_NO_BOUND, bytes=_NO_BOUND, keep_last=_NO_BOUND
-        )
+        return _OF_STREAMS if topic in self._file.streams.topics else self._rules(topic)
 
     def note(self, rows: Iterable[TopicRow]) -> None:
         """Takes topics with new events. Those far over their bounds are evicted next."""
@@ -143,8 +139,10 @@ class SqliteRetention:
     def step(self) -> bool:
         """Evicts at most about STEP_EVENTS events, or examines some topics, in one transaction.
 
-        Returns whether there is more to do at once.
+        Returns whether there is more to do: at once if it `is_behind`, else the rest of a round.
         """
+        if not self.is_behind and not self.round_is_due(self._now_ms()):
+            return False
         done: list[str] = []
         with self._file.evictions.noting(), self._file.transaction(synced=False):
             if self._file.streams.has_dropped:
@@ -153,7 +151,7 @@ class SqliteRetention:
                 done = self._trim_topics(list(islice(self._over, ROUND_TOPICS)))
             elif self._is_over_total:
                 self._trim_oldest()
-            elif self.round_is_due(self._now_ms()):
+            else:
                 self._go_round()
         for name in done:
             del self._over[name]
@@ -368,23 +366,41 @@ class SqliteRetention:
                 self._forget_topics()
             self._rounds += 1
         (found,) = self._file.connection.execute(
-            "SELECT json_group_array(json_array(number, name, events, bytes, (SELECT min(place)"
-            f" FROM topic_event WHERE topic = number))) FROM (SELECT number, {TOPIC_NAME} AS name,"
-            f" {TOPIC_EVENTS} AS events, {TOPIC_BYTES} AS bytes"
-            " FROM topic WHERE number > ? ORDER BY number LIMIT ?)",
+            "SELECT json_group_array(json_array(number, name, events, bytes)) FROM"
+            f" (SELECT number, {TOPIC_NAME} AS name, {TOPIC_EVENTS} AS events,"
+            f" {TOPIC_BYTES} AS bytes FROM topic WHERE number > ? ORDER BY number LIMIT ?)",
             (self._round_at, ROUND_TOPICS),
         ).fetchone()
         topics = json.loads(found)
-        for number, name, events, kept_bytes, oldest in topics:
+        may_be_aged: dict[int, tuple[str, TopicLimits]] = {}
+        for number, name, events, kept_bytes in topics:
             if name is None:
                 self._drop_nameless(number)
-                continue
-            limits = self._limits(name)
-            is_aged = oldest is not None and oldest <= self._aged_through(limits)
-            is_aged = is_aged and events > limits.keep_last
-            if events > limits.events or kept_bytes > limits.bytes or is_aged:
-                self._over[name] = None
+            elif name not in self._file.streams.topics:
+                limits = self._rules(name)
+                if events > limits.events or kept_bytes > limits.bytes:
+                    self._over[name] = None
+                elif events > limits.keep_last:
+                    may_be_aged[number] = name, limits
+        self._find_aged(may_be_aged)
         self._round_at = topics[-1][0] if len(topics) == ROUND_TOPICS else 0
+
+    def _find_aged(self, topics: Mapping[int, tuple[str, TopicLimits]]) -> None:
+        """Notes those topics whose oldest event is too old."""
+        if not topics:
+            return
+        (found,) = self._file.connection.execute(
+            "SELECT json_group_array(json_array(value, (SELECT min(place) FROM topic_event"
+            " WHERE topic = value))) FROM json_each(?)",
+            (json.dumps(list(topics)),),
+        ).fetchone()
+        through: dict[float, int] = {}
+        for number, oldest in json.loads(found):
+            name, limits = topics[number]
+            if limits.age_s not in through:
+                through[limits.age_s] = self._aged_through(limits)
+            if oldest is not None and oldest <= through[limits.age_s]:
+                self._over[name] = None
 
     def _drop_nameless(self, number: int) -> None:
         """A topic whose name is damaged loses its events, some with each round, and then its row.

@@ -48,6 +48,8 @@ GATHER_SHARE: Final = 0.3
 GATHER_STEP_S: Final = 0.000_2
 # How often a step of eviction runs while publishers wait.
 TIDY_EVERY_S: Final = 0.01
+# Rounds over all topics take one part of the time in so many.
+ROUND_PARTS: Final = 24
 
 
 class Put(NamedTuple):
@@ -160,6 +162,8 @@ class Writer:
         self._is_lost = False
         self._lost_through = 0
         self._tidied_s = self._record_synced_s = 0.0
+        # A round over all topics goes on then.
+        self._round_from_s = 0.0
         self._commit_s = 0.0
         self._expected = self._before = 0
         self.commits = 0
@@ -338,12 +342,24 @@ class Writer:
             if self._checkpointer.finished():
                 checkpoint(self._file.connection)
             self._sync_record()
-            more = self._retention.step()
+            return self._evict()
         except Exception as error:
             self._fail(error, [])
             return AGAIN_S
+
+    def _evict(self) -> float:
+        """Runs a step of eviction unless it is too early; returns how long to wait for the next. A
+        round over all topics takes a part of the time, however many topics there are."""
+        began_s, is_behind = self._monotonic_s(), self._retention.is_behind
+        if began_s < self._round_from_s and not is_behind:
+            return min(IDLE_S, self._round_from_s - began_s)
+        more = self._retention.step()
         self._tidied_s = self._monotonic_s()
-        return 0.0 if more else IDLE_S
+        if self._retention.is_behind or not more:
+            return 0.0 if more else IDLE_S
+        if not is_behind:
+            self._round_from_s = self._tidied_s + (self._tidied_s - began_s) * ROUND_PARTS
+        return min(IDLE_S, max(0.0, self._round_from_s - self._tidied_s))
 
     def _tidy_a_little(self) -> None:
         """Runs a step now and then while batches keep coming. An error here is no failure of
