@@ -25,6 +25,7 @@ from bench.server import Server
 _WAIT_S = 60
 _SPARE = 2000
 _TOPIC = "news"
+_IP_BIND_ADDRESS_NO_PORT = 24  # linux/in.h; Python has no name for it.
 _REQUEST = (
     f"GET /events?topic={_TOPIC}&wait={_WAIT_S}s HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode()
 )
@@ -74,7 +75,7 @@ def _hold(pipe: Connection, port: int, number: int, count: int) -> None:
     source = f"127.0.{1 + number // 250}.{1 + number % 250}"
     sockets, polled = {}, select.epoll()
     for _ in range(count):
-        sock = socket.create_connection(("127.0.0.1", port), source_address=(source, 0))
+        sock = _connect(source, port)
         sock.sendall(_REQUEST)
         sockets[sock.fileno()] = sock
         polled.register(sock.fileno(), select.EPOLLIN)
@@ -92,6 +93,16 @@ def _hold(pipe: Connection, port: int, number: int, count: int) -> None:
             last_s = time.monotonic()
             sock.close()
     pipe.send((right, wrong, last_s))
+
+
+def _connect(source: str, port: int) -> socket.socket:
+    """A connection from an address. The kernel picks the port in connect: at bind it would look
+    through all that are taken, which costs a millisecond with 18,000."""
+    sock = socket.socket()
+    sock.setsockopt(socket.IPPROTO_IP, _IP_BIND_ADDRESS_NO_PORT, 1)
+    sock.bind((source, 0))
+    sock.connect(("127.0.0.1", port))
+    return sock
 
 
 @contextmanager
