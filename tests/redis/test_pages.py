@@ -194,15 +194,17 @@ async def test_announcements_that_wait_are_bounded_in_bytes(
 ) -> None:
     """Nothing is published: what is listed stays right, the oldest changes are not announced."""
     monkeypatch.setattr(own_roster, "UNANNOUNCED_BYTES_MAX", MIB)
-    roster = LocalRoster(lambda events, done: None)
 
-    def fill() -> None:
+    def fill(roster: LocalRoster) -> None:
         for n in range(8 * MIB // (size * 3 + 512)):
             one = subscriber(n, size)
             roster.note([(one, True)])
             roster.note([(one, False)])
 
-    assert held_bytes(fill) < 3 * MIB
+    # The first one in a process makes the interpreter's table of interned names grow, once.
+    fill(LocalRoster(lambda events, done: None))
+    roster = LocalRoster(lambda events, done: None)
+    assert held_bytes(lambda: fill(roster)) < 3 * MIB
     assert roster._unannounced_bytes <= MIB
 
 
