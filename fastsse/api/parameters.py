@@ -16,6 +16,7 @@ from fastsse.units import format_size, parse_duration_s, parse_size_bytes
 __all__ = [
     "NOTE",
     "SPEECH_NAMES",
+    "VIEW_NAMES",
     "Speech",
     "chosen_once",
     "names_cursor",
@@ -28,6 +29,10 @@ __all__ = [
 NOTE: Final = ": fastsse: "
 #: Parameters that `Speech.dialect` reads.
 SPEECH_NAMES: Final = frozenset({"fastsse", "heartbeat", "initial_id", "pad", "ping", "refuse"})
+#: Parameters that `views.ViewReader` reads.
+VIEW_NAMES: Final = frozenset(
+    {"deleted", "envelope", "event", "filter", "max_rate", "until", "until_data"}
+)
 # `lastEventId`, `Last-Event-ID`, `last_event_id`, `evs_last_event_id`, … without case and
 # separators.
 _CURSORS: Final = frozenset({"lasteventid", "evslasteventid"})
@@ -103,7 +108,10 @@ def _note(name: str, known: Container[str]) -> str:
     return f"the parameter {name} is unknown{hint}"
 
 
-_LIKELY: Final = ("topic", "since", "last", "last_each", *sorted(SPEECH_NAMES))
+_LIKELY: Final = (
+    *("topic", "feed", "since", "last", "last_each", "wait"),
+    *sorted(SPEECH_NAMES | VIEW_NAMES),
+)
 
 
 class Speech:

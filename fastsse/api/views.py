@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
-from fastsse.api.parameters import switch
+from fastsse.api.parameters import VIEW_NAMES, switch
 from fastsse.errors import InvalidSubscription
 from fastsse.events import EVENT_TYPE_BYTES_MAX, RESERVED_EVENT_TYPE_PREFIX
 from fastsse.expressions import InvalidExpression, compile_expression
@@ -12,10 +12,6 @@ from fastsse.subscriptions import View
 
 __all__ = ["VIEW_NAMES", "ViewReader"]
 
-#: Parameters that `ViewReader.read` reads.
-VIEW_NAMES: Final = frozenset(
-    {"deleted", "envelope", "event", "filter", "max_rate", "until", "until_data"}
-)
 #: Types that one parameter may name.
 TYPES_MAX: Final = 64
 UNTIL_DATA_BYTES_MAX: Final = 1024

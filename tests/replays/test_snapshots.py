@@ -52,6 +52,10 @@ async def test_snapshot_is_right_before_and_after_a_restart(serve, store) -> Non
             assert [event.data for event in events[:-1]] == newest_two(published)
             assert json.loads(events[-1].data)["complete"]
             assert events[-1].id == ids[-1]
+        # The newest events of a topic have expired after the restart.
+        short = {"topic": TOPICS[1], "data": "short", "ttl": 0.01}
+        await publisher.publish_batch([short] * 12)
+        await publisher.delete_event(TOPICS[2], (await publisher.publish(TOPICS[2], "x")).id)
     if store == "memory":
         return
     service.signal(signal.SIGTERM)

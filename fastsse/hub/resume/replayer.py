@@ -400,17 +400,18 @@ class Replayer:
     def _read_snapshot(self, one: ReplayingStream) -> None:
         count, has_marker = one.subscription.last_each, one.subscription.dialect.has_control_events
         snapshot = self._snapshots.read(one.channel, count, one, has_marker=has_marker)
-        if snapshot is None:
-            self._wait_for(one, lambda outcome: self._on_newest(one, outcome))
-        else:
-            self._on_snapshot(one, snapshot)
+        self._on_snapshot(one, snapshot)
 
-    def _on_newest(self, one: ReplayingStream, outcome: Stretch | FastsseError) -> None:
+    def _on_newest(self, one: ReplayingStream, depth: int, outcome: Stretch | FastsseError) -> None:
         count, has_marker = one.subscription.last_each, one.subscription.dialect.has_control_events
-        made = self._snapshots.made(one.channel, count, outcome, has_marker=has_marker)
+        made = self._snapshots.made(one.channel, count, outcome, one, depth, has_marker=has_marker)
         self._on_snapshot(one, made)
 
-    def _on_snapshot(self, one: ReplayingStream, snapshot: Snapshot | FastsseError) -> None:
+    def _on_snapshot(self, one: ReplayingStream, snapshot: Snapshot | FastsseError | int) -> None:
+        if isinstance(snapshot, int):
+            depth = snapshot
+            self._wait_for(one, lambda outcome: self._on_newest(one, depth, outcome))
+            return
         if isinstance(snapshot, FastsseError):
             self._fail(one)
             return

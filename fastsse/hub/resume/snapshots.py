@@ -8,8 +8,8 @@ received, and receives all events that follow.
 
 import json
 import time
-from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections import Counter, OrderedDict
+from collections.abc import Callable
 from typing import Final, Literal
 
 from fastsse._core import Frame, raw_frame
@@ -45,6 +45,9 @@ STORED_BYTES_MAX: Final = 8 * 1024 * 1024
 # events are in memory.
 STORED_S: Final = 1.0
 _STORED_MAX: Final = 16
+# How much further the store is read when the newest events of a topic are not shown, and at most.
+_DEEPER: Final = 8
+_DEPTH_MAX: Final = 512
 _NOTHING_STORED: Final = Stretch((), 0, True, Evicted())
 
 _Key = tuple[tuple[str, ...], int]
@@ -128,10 +131,10 @@ class Snapshots:
 
     def read(
         self, reader: PageAudience, count: int, asker: QueryWaiter, *, has_marker: bool
-    ) -> Snapshot | FastsseError | None:
-        """The newest `count` events of each topic. None: the store must be read; the asker receives
-        its answer and calls `made`. O(topics) with a small factor for a shared snapshot, else
-        O(topics x count)."""
+    ) -> Snapshot | FastsseError | int:
+        """The newest `count` events of each topic. A number: the store must be read; the asker
+        receives its answer and calls `made` with this number. O(topics) with a small factor for a
+        shared snapshot, else O(topics x count)."""
         shared = self.shared.find(reader, count)
         if shared is not None:
             return self._of(shared, reader, has_marker)
@@ -140,33 +143,46 @@ class Snapshots:
             return self._made(reader, count, found, _NOTHING_STORED, None, has_marker)
         kept = self._stored.get((reader.selectors, count))
         if kept is not None and self._is_right(reader, *kept):
+            self._add_stored(found, kept[1], reader, count)
             return self._made(reader, count, found, kept[1], kept[0], has_marker)
-        outcome = self._queries.newest(reader.selectors, count, STORED_BYTES_MAX, asker)
+        return self._ask(reader, count, count, asker, has_marker)
+
+    def _ask(
+        self, reader: PageAudience, count: int, depth: int, asker: QueryWaiter, has_marker: bool
+    ) -> Snapshot | FastsseError | int:
+        """Asks the store for the newest `depth` events of each topic."""
+        outcome = self._queries.newest(reader.selectors, depth, STORED_BYTES_MAX, asker)
         if outcome is UNKNOWN_YET:
-            return None
-        return self.made(reader, count, outcome, has_marker=has_marker)
+            return depth
+        return self.made(reader, count, outcome, asker, depth, has_marker=has_marker)
 
     def made(
         self,
         reader: PageAudience,
         count: int,
         outcome: Stretch | FastsseError,
+        asker: QueryWaiter,
+        depth: int,
         *,
         has_marker: bool,
-    ) -> Snapshot | FastsseError:
-        """The snapshot made with the store's answer. O(topics x count)."""
+    ) -> Snapshot | FastsseError | int:
+        """The snapshot made with the store's answer; or a number, as `read`: the newest events of a
+        topic have expired or may not be read, so older ones are needed. O(topics x depth)."""
         if isinstance(outcome, FastsseError):
             return outcome
+        shared = self.shared.find(reader, count)  # Another stream may have had it made.
+        if shared is not None:
+            return self._of(shared, reader, has_marker)
+        found, _ = self._history.newest_of_each(reader.topics, count, reader.rights)
+        is_short = self._add_stored(found, outcome, reader, count, depth)
+        if is_short and outcome.is_last and depth < _DEPTH_MAX:
+            return self._ask(reader, count, min(depth * _DEEPER, _DEPTH_MAX), asker, has_marker)
         key = reader.selectors, count
         until_s = self._now_s() + STORED_S
         self._stored.pop(key, None)
         self._stored[key] = until_s, outcome
         if len(self._stored) > _STORED_MAX:
             self._stored.popitem(last=False)
-        shared = self.shared.find(reader, count)  # Another stream may have had it made.
-        if shared is not None:
-            return self._of(shared, reader, has_marker)
-        found, _ = self._history.newest_of_each(reader.topics, count, reader.rights)
         return self._made(reader, count, found, outcome, until_s, has_marker)
 
     def clear(self) -> None:
@@ -180,6 +196,35 @@ class Snapshots:
             return False
         return stored.through >= self._history.evicted_through(reader.topics)
 
+    def _add_stored(
+        self,
+        found: dict[str, list[Frame]],
+        stored: Stretch,
+        reader: PageAudience,
+        count: int,
+        depth: int = 0,
+    ) -> bool:
+        """Adds events that only the store has, for topics of which memory has fewer than `count`.
+        Committed events that are not delivered yet will be sent live, so they are left out.
+
+        Returns whether a topic has fewer, although the store gave `depth` events of it."""
+        history, head = self._history, self._history.head
+        are_in = {name: {frame.position for frame in frames} for name, frames in found.items()}
+        seen: Counter[str] = Counter()
+        matches = _matcher(reader.selectors)
+        for entry in reversed(stored.entries):
+            names = list(filter(matches, entry.topics))
+            seen.update(names)
+            frame = entry.frame
+            if entry.position > head or not frame.events or history.is_expired(frame):
+                continue
+            for name in names if _may_read(entry, reader.rights) else ():
+                positions = are_in.setdefault(name, set())
+                if len(positions) < count and entry.position not in positions:
+                    positions.add(entry.position)
+                    found.setdefault(name, []).append(frame)
+        return any(n >= depth and len(found.get(name, ())) < count for name, n in seen.items())
+
     def _made(
         self,
         reader: PageAudience,
@@ -190,8 +235,6 @@ class Snapshots:
         has_marker: bool,
     ) -> Snapshot:
         history = self._history
-        if stored.entries:
-            _add_stored(found, reversed(stored.entries), reader, count, history.head)
         by_position = {frame.position: frame for frames in found.values() for frame in frames}
         frames = [by_position[position] for position in sorted(by_position)]
         is_complete = stored.is_last and len(frames) <= SNAPSHOT_EVENTS_MAX
@@ -223,27 +266,6 @@ class Snapshots:
             marker = _marker(pages.events, shared.topics, place, is_complete=shared.is_complete)
             shared.end = MarkedEnd(marker, head)
         return Snapshot(pages, head, shared.end)
-
-
-def _add_stored(
-    found: dict[str, list[Frame]],
-    newest_first: Iterable[Entry],
-    reader: PageAudience,
-    count: int,
-    head: int,
-) -> None:
-    """Adds events that only the store has, for topics of which memory has fewer than `count`.
-    Committed events that are not delivered yet will be sent live, so they are left out."""
-    are_in = {name: {frame.position for frame in frames} for name, frames in found.items()}
-    matches = _matcher(reader.selectors)
-    for entry in newest_first:
-        if entry.position > head or not entry.frame.events or not _may_read(entry, reader.rights):
-            continue
-        for name in filter(matches, entry.topics):
-            positions = are_in.setdefault(name, set())
-            if len(positions) < count and entry.position not in positions:
-                positions.add(entry.position)
-                found.setdefault(name, []).append(entry.frame)
 
 
 def _matcher(selectors: tuple[str, ...]) -> Callable[[str], bool]:
