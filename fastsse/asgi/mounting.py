@@ -83,6 +83,9 @@ class Mount:
         elif kind == "lifespan":
             await self._live(scope, receive, send)
         else:
+            if self._loop is None or self._loop.is_closed():
+                # A thread may publish during this request, where the server has no lifespan.
+                self._change_loop(asyncio.get_running_loop())
             await self.app({**scope, SCOPE_KEY: self}, receive, send)
 
     # -- for the program ----------------------------------------------------------------------

@@ -90,7 +90,9 @@ async def test_thousand_streams_get_every_event_once_and_may_abort(
         assert (await one.counts())["mounted_native"] == count
 
 
-@pytest.mark.parametrize("program", ["with_starlette", "with_django", "with_litestar"])
+@pytest.mark.parametrize(
+    "program", ["with_starlette", "with_django", "with_litestar", "with_flask"]
+)
 async def test_other_frameworks_publish_in_the_process(program: str, tmp_path: Path) -> None:
     async with (
         running("uvicorn", program, tmp_path) as one,
@@ -99,6 +101,18 @@ async def test_other_frameworks_publish_in_the_process(program: str, tmp_path: P
         await one.publish("all", "hello", event="greeting")
         await reader.until(b"data: hello")
         assert (await one.counts())["mounted_native"] == 1
+
+
+@pytest.mark.parametrize("program", ["with_django", "with_flask"])
+async def test_synchronous_view_publishes_before_the_first_stream(
+    program: str, tmp_path: Path
+) -> None:
+    """daphne has no lifespan, so nothing has started the mount yet."""
+    async with running("daphne", program, tmp_path) as one:
+        await one.publish("all", "hello")
+        target = "/events?topic=all&last_event_id=earliest"
+        async with Reader(one.port, target, SEVEN) as reader:
+            await reader.until(b"data: hello")
 
 
 async def test_pipelined_request_behind_a_subscription_is_not_lost(tmp_path: Path) -> None:
