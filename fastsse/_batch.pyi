@@ -94,6 +94,17 @@ def sizes(events: Sequence[Event]) -> tuple[int, int]:
 def is_plain(events: Sequence[Event]) -> bool:
     """Whether nothing is asked of events but to be sent. O(events), O(1) for a batch of columns."""
 
+def has_ends(events: Sequence[Event]) -> bool:
+    """Whether an event ends its topics, or is to be a control entry. O(events)."""
+
+def producer_runs(events: Sequence[Event]) -> dict[bytes, list[int]] | None:
+    """The producers of a batch of which nothing else is asked, by their keys: the epoch, the first
+    and the last number, and the place of the event that has the last. None for any other batch, and
+    where a number does not rise, an epoch changes, or gaps are refused. O(events)."""
+
+def undirect(events: Sequence[Event]) -> None:
+    """Removes the directives of `Event` objects; all that they ask was done. O(events)."""
+
 def has_control(entries: Sequence[Entry]) -> bool:
     """Whether a control entry is among entries. O(entries), mostly O(1) for columns."""
 

@@ -375,6 +375,58 @@ def is_plain(events not None):
     return True
 
 
+def has_ends(events not None):
+    """Whether an event ends its topics, or is to be a control entry."""
+    for event in events:
+        asked = event.directives
+        if asked is not None and (asked.ends or asked.control is not None):
+            return True
+    return False
+
+
+cdef Py_ssize_t PRODUCER = Directives._fields.index("producer")
+
+
+cdef bint asks_only_a_number(asked) except -1:
+    """Whether nothing but its producer is asked of an event."""
+    cdef Py_ssize_t index = 0
+    for one in asked:
+        if index != PRODUCER and one is not None and one is not False:
+            return False
+        index += 1
+    return asked.producer is not None
+
+
+def producer_runs(events not None):
+    """The producers of a batch of which nothing else is asked, and whose numbers rise."""
+    cdef dict runs = {}
+    cdef list run
+    cdef Py_ssize_t at = 0
+    for event in events:
+        asked = event.directives
+        if asked is None or not asks_only_a_number(asked):
+            return None
+        key, epoch, sequence, refuses_gaps = asked.producer
+        run = runs.get(key)
+        if refuses_gaps:
+            return None
+        if run is None:
+            runs[key] = [epoch, sequence, sequence, at]
+        elif run[0] != epoch or sequence <= run[2]:
+            return None
+        else:
+            run[2] = sequence
+            run[3] = at
+        at += 1
+    return runs
+
+
+def undirect(events not None):
+    """Removes what is asked of events; all of it was done."""
+    for event in events:
+        event.directives = None
+
+
 def has_control(entries not None):
     """Whether a control entry is among entries."""
     cdef object extras

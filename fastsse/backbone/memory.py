@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
+from fastsse._batch import producer_runs, undirect
 from fastsse.backbone import (
     Broken,
     Deliver,
@@ -29,7 +30,7 @@ from fastsse.backbone.judge import (
 )
 from fastsse.backbone.keys import KeyTable, KnownKey, key_cost
 from fastsse.backbone.lead import LeadLog
-from fastsse.backbone.producers import ProducerTable
+from fastsse.backbone.producers import ProducerRow, ProducerTable, producer_cost
 from fastsse.backbone.stream_rows import StreamTable
 from fastsse.directives import without_key
 from fastsse.entries import KeyedBatch, encode_entries, kinds_of
@@ -106,11 +107,15 @@ class MemoryBackbone:
         return self.keys.add_new(batch.keys, batch.digests, lambda: self._append(events))
 
     def _append(self, events: Sequence[Event]) -> Sequence[int]:
-        assert self._deliver is not None
         positions = self._clock.take_all(len(events))
         if self.streams.rows or not is_plain(events):
             # Who hears of the entries may ask for the rows.
             self.streams.store(events, None, positions)
+        return self._handed_on(events, positions)
+
+    def _handed_on(self, events: Sequence[Event], positions: Sequence[int]) -> Sequence[int]:
+        """Delivers events that have their positions."""
+        assert self._deliver is not None
         entries = encode_entries(positions, events, self._clock.time_ms)
         self._lead.note(entries.last.lead_ms)
         self._deliver(entries)
@@ -120,6 +125,10 @@ class MemoryBackbone:
         if len(events) == 1 and is_keyed(events[0]) and not self.streams.rows:
             self._append_keyed(events, states, done)
             return
+        if not states.ended_count and not self.streams.rows:
+            runs = producer_runs(events)
+            if runs is not None and self._append_runs(events, runs, done):
+                return
         known = judge(events, states, self.keys, self.producers)
         error = known if isinstance(known, FastsseError) else self.streams.check(events, known)
         if error is not None:
@@ -160,6 +169,29 @@ class MemoryBackbone:
             positions = self._append(events)
             keys.add(key, KnownKey(digest, positions))
             done(positions)
+
+    def _append_runs(
+        self, events: Sequence[Event], runs: dict[bytes, list[int]], done: Done
+    ) -> bool:
+        """Stores events of which only their numbers are asked, and none is known: what sources
+        bring. False: nothing was done."""
+        size_bytes = 0
+        for key, (epoch, first, _, _) in runs.items():
+            row = self.producers.find(key)
+            if row is None:
+                size_bytes += producer_cost(key)
+            elif row[:2] >= (epoch, first):
+                return False
+        if size_bytes and not self.producers.has_room(size_bytes):
+            return False
+        if not self.keeps_keys:
+            # Nothing reads the key of an entry here.
+            undirect(events)
+        positions = self._handed_on(events, self._clock.take_all(len(events)))
+        for key, (epoch, _, last, place) in runs.items():
+            self.producers.add(key, ProducerRow(epoch, last, positions[place]))
+        done(positions)
+        return True
 
     def _append_new(self, events: Sequence[Event], known: Known | None) -> Sequence[int]:
         if known is None:

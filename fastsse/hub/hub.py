@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Final
 
+from fastsse._batch import has_ends
 from fastsse._core import QUEUE_MAX, Sender
 from fastsse.backbone import Backbone
 from fastsse.backbone.judge import JudgedPositions, is_control, is_keyed, is_plain
@@ -260,7 +261,9 @@ class Hub:
         if len(events) == 1 and is_keyed(events[0]):
             self._publish_keyed(events, done)
             return
-        batch, places = _with_ends(events)
+        ends = has_ends(events)
+        places: Sequence[int]
+        batch, places = _with_ends(events) if ends else (events, range(len(events)))
 
         def acknowledge(outcome: Sequence[int] | FastsseError) -> None:
             if isinstance(outcome, FastsseError):
@@ -268,8 +271,10 @@ class Hub:
                 return
             judged = outcome if isinstance(outcome, JudgedPositions) else None
             duplicates = 0 if judged is None else judged.duplicates
-            self.events_published += sum([not is_control(event) for event in events]) - duplicates
-            published = Published([outcome[at] for at in places], events, duplicates)
+            count = sum([not is_control(event) for event in events]) if ends else len(events)
+            self.events_published += count - duplicates
+            positions = [outcome[at] for at in places] if ends else outcome
+            published = Published(positions, events, duplicates)
             if judged is not None:
                 published.sequence = judged.sequence
                 published.repeats = [n for n, at in enumerate(places) if at in judged.repeats]
