@@ -186,6 +186,10 @@ picture: $(VENV)/.test-all-installed  ## draw docs/images/quickstart.svg from a 
 console-pictures: $(VENV)/.test-all-installed  ## draw docs/images/console-*.png from a real console in Chromium
 	$(BIN)/python -m tests.docs.console_pictures
 
+.PHONY: trace-picture
+trace-picture: $(VENV)/.test-all-installed  ## draw docs/images/trace.svg from the spans of a real run
+	$(BIN)/python -m tests.docs.trace_picture
+
 .PHONY: example-pictures
 example-pictures: $(VENV)/.test-all-installed  ## draw examples/*/picture.png from the running examples in Chromium (ARGS=chat)
 	$(BIN)/python -m tests.docs.example_pictures $(ARGS)

@@ -36,6 +36,8 @@ class Collector(LoopbackServer):
         super().__init__()
         self.spans: list[Any] = []
         self.service = ""
+        #: By the id of a span.
+        self.services: dict[bytes, str] = {}
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while True:
@@ -52,6 +54,7 @@ class Collector(LoopbackServer):
                 self.service = named["service.name"]
                 for scope in resource.scope_spans:
                     self.spans += scope.spans
+                    self.services |= {span.span_id: self.service for span in scope.spans}
             writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
             await writer.drain()
 
