@@ -211,6 +211,10 @@ class HistoryLog:
     def trim(self, topics: tuple[Topic, ...]) -> None:
         """Evicts what these topics have above their rules. O(evicted)."""
 
+    def shorten(self, topic: Topic, limit: int) -> tuple[int, bool]:
+        """Evicts at most `limit` events that the topic's rule does not keep; how many, and whether
+        that was all. O(evicted)."""
+
     def fit(self) -> None:
         """Evicts the oldest events until the total is within its bound. O(evicted)."""
 

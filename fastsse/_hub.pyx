@@ -531,6 +531,17 @@ cdef class HistoryLog:
             self.evict_first(topic)
         return 0
 
+    def shorten(self, Topic topic not None, Py_ssize_t limit):
+        """Evicts at most `limit` events that the topic's rule does not keep; how many, and whether
+        that was all."""
+        cdef Py_ssize_t count = 0
+        while topic.log is not None and (topic.log.is_over(topic.rule) or self.has_spared(topic)):
+            if count == limit:
+                return count, False
+            self.evict_first(topic)
+            count += 1
+        return count, True
+
     cpdef object fit(self):
         """Evicts the oldest events until the total is within its bound: first those that no rule
         spares, then those too."""

@@ -392,9 +392,17 @@ class Worker:
         """Applies the new options that can change while it serves. Raises ConfigError for
         certificates that can't be used; then nothing has changed."""
         self.frontend.apply(config)
+        self.take_over(config)
+        self._apply_rules(config)
+
+    def take_over(self, config: Config) -> None:
+        """Applies topic rules and the options of access lines. No stream ends."""
+        if config.topics != self.config.topics:
+            self._hub.apply_rules(config)
+            self.frontend.apply_topic_rules(config)
+            self._sweep_soon()
         self.config = config
         self._access.apply(config)
-        self._apply_rules(config)
 
     def _apply_rules(self, config: Config) -> None:
         self._rules.apply(config.rules)

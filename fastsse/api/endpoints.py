@@ -83,7 +83,7 @@ class Endpoints:
         log: AccessLog,
         control: ControlClient | None,
     ) -> None:
-        self._config = config
+        self._config = self._topic_rules = config
         self._hub = hub
         self._clients = clients
         self._request_limits = RequestLimits(clients, rate_limits)
@@ -223,6 +223,14 @@ class Endpoints:
         self.switch_intakes()
         return intake
 
+    def apply_topic_rules(self, config: Config) -> None:
+        """Judges later publishes and streams by the `[[topics]]` of these options."""
+        self._topic_rules = config
+        if self._admin is not None:
+            self._admin.apply_topic_rules(config)
+        for intake in self._intakes:
+            intake.forget_targets()
+
     def switch_intakes(self) -> None:
         """Turns intakes off while each publish is logged or authorized, and makes them count
         publishes while a limit per client is set."""
@@ -233,7 +241,7 @@ class Endpoints:
 
     def _have_envelopes(self, selectors: Sequence[str]) -> bool:
         """Whether a stream of these topics and templates has envelopes by default."""
-        config = self._config
+        config = self._topic_rules
         # A feed has thousands of topics, and few servers a rule that speaks of envelopes.
         if all(rule.envelope is None for rule in config.topic_rules):
             return config.envelope == "json"

@@ -204,6 +204,10 @@ class Frontend:
             acceptor.apply(config)
         self._endpoints.switch_intakes()
 
+    def apply_topic_rules(self, config: Config) -> None:
+        """Publishes and streams that come later are judged by other `[[topics]]`."""
+        self._endpoints.apply_topic_rules(config)
+
     def look(self) -> None:
         """Checks whether this worker has room, and so which listening sockets it watches. Called
         after each accept and after streams were opened."""

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from itertools import accumulate
 from typing import Final, NamedTuple, Protocol
 
+from fastsse.config import HistoryOptions
 from fastsse.entries import Entry, KeyedBatch
 from fastsse.errors import FastsseError
 from fastsse.events import Event
@@ -181,6 +182,9 @@ class Backbone(Protocol):
         At most SNAPSHOT_EVENTS_MAX entries and about `limit_bytes`: the newest ones, and then
         `is_last` is false. `evicted` says nothing. A backbone that stores nothing of its own gives
         no entries. O(topics x count)."""
+
+    def apply_rules(self, history: HistoryOptions) -> None:
+        """Stores and evicts by other `[[topics]]` from now on."""
 
     def counters(self) -> dict[str, int]:
         """Its counters, by the names of the metrics."""

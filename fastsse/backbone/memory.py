@@ -32,6 +32,7 @@ from fastsse.backbone.keys import KeyTable, KnownKey, key_cost
 from fastsse.backbone.lead import LeadLog
 from fastsse.backbone.producers import ProducerRow, ProducerTable, producer_cost
 from fastsse.backbone.stream_rows import StreamTable
+from fastsse.config import HistoryOptions
 from fastsse.directives import without_key
 from fastsse.entries import KeyedBatch, encode_entries, kinds_of
 from fastsse.errors import FastsseError, Unavailable
@@ -248,6 +249,9 @@ class MemoryBackbone:
     ) -> None:
         """Finds nothing that the hub's history does not have."""
         done(Stretch((), through=self.head, is_last=True, evicted=Evicted()))
+
+    def apply_rules(self, history: HistoryOptions) -> None:
+        """Nothing: the hub's history keeps what rules allow."""
 
     def counters(self) -> dict[str, int]:
         """What durable streams take."""

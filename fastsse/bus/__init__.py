@@ -14,7 +14,7 @@ backbone and control client to its `Hub`:
   it open over a hub's death: workers that reconnect meanwhile wait in its queue and are not
   refused. `address` is what it is bound to; an abstract name (`\\0…`) will do. Only processes of
   the same user are served.
-- `ready()` is called once, in the hub's loop, when workers are served.
+- `ready(hub)` is called once, in the hub's loop, when workers are served.
 - `workers` is how many workers there are, `restarted` whether they had a hub before. A restarted
   hub whose store is `memory` waits for that many (a second at most) and continues their log; it
   receives their history while it serves. In the same way a worker that starts receives the history
@@ -32,6 +32,6 @@ from fastsse.bus.client.backbone import BusBackbone
 from fastsse.bus.client.connect import connect
 from fastsse.bus.client.connection import BusError
 from fastsse.bus.client.control import BusControlClient
-from fastsse.bus.server.process import run_hub
+from fastsse.bus.server.process import HubProcess, run_hub
 
-__all__ = ["BusBackbone", "BusControlClient", "BusError", "connect", "run_hub"]
+__all__ = ["BusBackbone", "BusControlClient", "BusError", "HubProcess", "connect", "run_hub"]

@@ -120,12 +120,30 @@ class History(HistoryLog):
         self.keeps_streams = False
         self._topics = topics
         self._aged_through = dict.fromkeys(topics.rules.ages_ms, start)
+        # Topics with other rules than before, which may keep more than these allow.
+        self._too_long: dict[Topic, None] = {}
+
+    def apply_rules(self) -> None:
+        """Gives each live topic the rule that is its own now. What the new rules do not keep is
+        evicted by the next events of a topic, and by `sweep`. O(topics x rules)."""
+        rules = self._topics.rules
+        # From the beginning: events that one age passed by may be of topics that have it now.
+        self._aged_through = dict.fromkeys(rules.ages_ms, self.start)
+        self.look_at_all_again()
+        for topic in self._topics.by_name.values():
+            rule = rules.rule(topic.name)
+            self.exempt(topic, rule.unbounded() if topic.is_exempt else rule, topic.is_exempt)
+            if topic.log is not None:
+                self._too_long[topic] = None
 
     def sweep(self, now_ms: int, limit: int = SWEEP_EVENTS) -> bool:
         """Evicts events that are too old, at most `limit`. Returns True if more are left.
 
         Each event is examined once for each age that a rule names.
         """
+        limit = self._shorten(limit)
+        if limit <= 0:
+            return True
         for age_ms, after in self._aged_through.items():
             through = self.times.place_at(now_ms - age_ms)
             count, self._aged_through[age_ms] = self.sweep_age(age_ms, after, through, limit)
@@ -133,6 +151,17 @@ class History(HistoryLog):
             if limit <= 0:
                 return True
         return False
+
+    def _shorten(self, limit: int) -> int:
+        """Evicts what new rules do not keep, at most about `limit` events; returns what is left of
+        the limit."""
+        while self._too_long and limit > 0:
+            topic = next(iter(self._too_long))
+            gone, is_done = self.shorten(topic, limit)
+            limit -= gone + 1
+            if is_done:
+                del self._too_long[topic]
+        return limit
 
     def page(
         self,

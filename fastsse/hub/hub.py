@@ -427,6 +427,14 @@ class Hub:
             return False
         return not self.topics.rules.restricts or self.topics.takes_any_data(event)
 
+    def apply_rules(self, history: HistoryOptions) -> None:
+        """Applies other `[[topics]]` to what is published and kept from now on; no stream ends.
+        O(topics x rules)."""
+        self.topics.rules.apply(history)
+        self.history.apply_rules()
+        self._rates.apply_rules()
+        self._backbone.apply_rules(history)
+
     def drain(self, window_s: float, *, refuse: bool = True) -> None:
         """Refuses new streams from now on, and publishes if `refuse`. Closes the open streams,
         spread over `window_s` seconds."""

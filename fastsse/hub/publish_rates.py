@@ -56,11 +56,24 @@ class PublishRates:
     """
 
     def __init__(self, topics: Topics, time: Callable[[], float] = time.monotonic) -> None:
-        self.active: Final = topics.rules.limit_publishes
+        self.active = topics.rules.limit_publishes
         self._topics = topics
         self._time = time
         # Those used longest ago come first.
         self._buckets: dict[str, _Bucket] = {}
+
+    def apply_rules(self) -> None:
+        """Applies rules that have changed: a bucket is filled at its topic's new rate. O(buckets x
+        rules)."""
+        now_s = self._time()
+        rates = {name: self._topics.rules.rule(name).max_publish_rate for name in self._buckets}
+        for name, rate in rates.items():
+            if rate is None:
+                del self._buckets[name]
+            else:
+                self._buckets[name].fill(now_s)
+                self._buckets[name].rate = rate
+        self.active = self._topics.rules.limit_publishes
 
     def objection(self, events: Sequence[Event]) -> RateExceeded | None:
         """Why a publish must wait; None, and then it counts as pending until `ended`. O(events)."""
@@ -81,7 +94,8 @@ class PublishRates:
             for name in event.topics:
                 bucket = self._buckets.get(name)
                 if bucket is not None:
-                    bucket.pending -= 1
+                    # New rules may have made the bucket after this publish was let pass.
+                    bucket.pending = max(0, bucket.pending - 1)
 
     def on_entries(self, entries: Iterable[Entry]) -> None:
         """Entries came down the log."""

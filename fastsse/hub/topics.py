@@ -78,8 +78,13 @@ class Rules:
     """
 
     def __init__(self, options: HistoryOptions, lag_policy: LagPolicy) -> None:
-        self._options = options
         self._lag_policy = lag_policy
+        self.apply(options)
+
+    def apply(self, options: HistoryOptions) -> None:
+        """Has other entries from now on. Topics that are alive keep their rule until they are given
+        another one: see `History.apply_rules`."""
+        self._options = options
         self._rules: dict[TopicRule | None, Rule] = {}
         ages_s = [options.history_age, *(rule.history_age for rule in options.topic_rules)]
         self.ages_ms = sorted({round(age_s * 1000) for age_s in ages_s if age_s is not None})

@@ -4,18 +4,30 @@ import os
 import selectors
 import signal
 from collections.abc import Callable, Iterator, Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from fastsse.log import get_logger
 from fastsse.supervisor.children import Child, Slot, how_it_ended
 from fastsse.supervisor.forking import Closable, fork
-from fastsse.supervisor.process_link import ALIVE, FAILED, READY, ProcessLink
+from fastsse.supervisor.process_link import ALIVE, APPLIED, APPLY, FAILED, READY, ProcessLink
 
-__all__ = ["Family", "ProcessPlan"]
+__all__ = ["Family", "Plan", "ProcessPlan"]
 
 log = get_logger("supervisor")
 # A child that serves reports it once a second. After this silence it counts as stuck.
 HUNG_S = 60.0
+
+
+class Plan(NamedTuple):
+    """What a new configuration asks for, and the message for the user.
+
+    `is_posted`: children that run take it over when they get the order APPLY. `replaces`: workers
+    are replaced.
+    """
+
+    note: str
+    is_posted: bool = False
+    replaces: bool = True
 
 
 class ProcessPlan(Protocol):
@@ -36,14 +48,15 @@ class ProcessPlan(Protocol):
     def on_serving(self) -> None:
         """All serve for the first time."""
 
-    def reload(self) -> str:
+    def reload(self) -> Plan:
         """Reads and checks the configuration again; children that start from now on have it.
 
-        Returns the message for the user. Raises FastsseError; then nothing has changed.
+        Raises FastsseError; then nothing has changed.
         """
 
-    def revert(self) -> None:
-        """Undoes the last `reload`, because no worker could start with it."""
+    def revert(self) -> bool:
+        """Undoes the last `reload`, because no worker could start with it; whether children that
+        run must take over what it was before."""
 
     def left_by_child(self) -> Sequence[Closable]:
         """What a child must close."""
@@ -61,6 +74,7 @@ class Family:
 
     Attributes:
         on_ready, on_end: called with a child that serves, or with one that ended and how, in words.
+        on_applied: called with a child that has taken a configuration over.
     """
 
     def __init__(
@@ -79,6 +93,7 @@ class Family:
         self._now_s = now_s
         self.on_ready: Callable[[Child], None] = lambda child: None
         self.on_end: Callable[[Child, str], None] = lambda child, how: None
+        self.on_applied: Callable[[Child], None] = lambda child: None
         self._numbers = 0
 
     @property
@@ -116,6 +131,13 @@ class Family:
         self.children[pid] = child
         self._selector.register(link, selectors.EVENT_READ, lambda: self._hear(child))
         return child
+
+    def apply(self) -> set[Child]:
+        """Has all children take the posted configuration over; returns those that report it. A
+        child that starts now has it already, but one that began to start before may not."""
+        for child in self.children.values():
+            child.link.say(APPLY)
+        return {child for child in self.children.values() if not child.leaving}
 
     def start_due(self, slots: Sequence[Slot]) -> None:
         """Starts a child in each slot that is due."""
@@ -176,6 +198,8 @@ class Family:
                 self.on_ready(child)
             elif packet.word == ALIVE:
                 child.streams = int(packet.text)
+            elif packet.word == APPLIED:
+                self.on_applied(child)
             elif packet.word == FAILED:
                 status, _, text = packet.text.partition(" ")
                 child.failure = int(status), text

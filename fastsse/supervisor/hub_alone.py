@@ -3,7 +3,7 @@
 import contextlib
 import os
 
-from fastsse.bus import run_hub
+from fastsse.bus import HubProcess, run_hub
 from fastsse.config import Config
 from fastsse.http.descriptors import raise_soft_limit
 from fastsse.http.listeners import open_unix
@@ -29,7 +29,7 @@ def run_hub_alone(config: Config, path: str) -> int:
     was_there = os.path.exists(path)
     with contextlib.closing(Notifier()) as notifier, open_unix(path, "--socket", _MODE) as sock:
 
-        def ready() -> None:
+        def ready(hub: HubProcess) -> None:
             settle_memory()
             notifier.ready("Serves workers.")
 

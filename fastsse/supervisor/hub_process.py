@@ -5,10 +5,19 @@ import os
 import signal
 import socket
 
-from fastsse.bus import run_hub
+from fastsse.bus import HubProcess, run_hub
 from fastsse.config import Config
+from fastsse.log import configure
 from fastsse.services import service_makers
-from fastsse.supervisor.process_link import ALIVE, ALIVE_EVERY_S, READY, ProcessLink
+from fastsse.supervisor.board import ConfigBoard
+from fastsse.supervisor.process_link import (
+    ALIVE,
+    ALIVE_EVERY_S,
+    APPLIED,
+    APPLY,
+    READY,
+    ProcessLink,
+)
 from fastsse.supervisor.process_setup import settle_memory
 
 __all__ = ["LifeLine", "serve_hub"]
@@ -38,6 +47,7 @@ class LifeLine:
 
 def serve_hub(
     config: Config,
+    board: ConfigBoard,
     listening: socket.socket,
     workers: int,
     restarted: bool,
@@ -47,6 +57,7 @@ def serve_hub(
     """Runs the hub until SIGTERM, or until no worker is left; returns the exit status.
 
     Arguments:
+        board: has options to take over while it serves.
         listening: the socket for workers; the supervisor keeps it open.
         workers: their number.
         restarted: whether they had a hub before.
@@ -56,14 +67,25 @@ def serve_hub(
     Raises FastsseError when it can't start.
     """
 
-    def ready() -> None:
+    def ready(hub: HubProcess) -> None:
         loop = asyncio.get_running_loop()
         settle_memory()
+        loop.add_reader(link.fileno(), hear, loop, hub)
         # Nothing is ever written, so readable means closed.
         watched = life.watch()
         loop.add_reader(watched, all_ended, loop, watched)
         report_alive(loop)
         link.say(READY)
+
+    def hear(loop: asyncio.AbstractEventLoop, hub: HubProcess) -> None:
+        while (packet := link.hear()) is not None:
+            if packet.word == APPLY:
+                config = board.read()
+                configure(config)
+                hub.apply_rules(config)
+                link.say(APPLIED)
+        if not link.is_open:
+            loop.remove_reader(link.fileno())
 
     def all_ended(loop: asyncio.AbstractEventLoop, watched: int) -> None:
         # Once: a closed pipe stays readable while the hub ends.

@@ -2,10 +2,11 @@
 
 import asyncio
 import signal
+from collections.abc import Callable
 from typing import Final
 
 from fastsse.log import get_logger
-from fastsse.supervisor.process_link import DRAIN, ProcessLink
+from fastsse.supervisor.process_link import APPLIED, APPLY, DRAIN, ProcessLink
 
 __all__ = ["Orders"]
 
@@ -20,6 +21,8 @@ class Orders:
 
     Arguments:
         timeout_s: how long the process may run without a supervisor.
+
+    The order APPLY is obeyed at once, by the function that `apply_with` gets.
     """
 
     def __init__(self, link: ProcessLink, timeout_s: float) -> None:
@@ -27,8 +30,23 @@ class Orders:
         self._link = link
         self._timeout_s = timeout_s
         self._queue: asyncio.Queue[str] = asyncio.Queue()
+        self._apply: Callable[[], None] | None = None
+        self._must_apply = False
         self._loop.add_reader(link.fileno(), self._hear)
         self._loop.add_signal_handler(signal.SIGTERM, self._queue.put_nowait, DRAIN)
+
+    def apply_with(self, apply: Callable[[], None]) -> None:
+        """Calls `apply` with each order to take a configuration over, also with one that came
+        before this call."""
+        self._apply = apply
+        if self._must_apply:
+            self._take_over()
+
+    def _take_over(self) -> None:
+        self._must_apply = self._apply is None
+        if self._apply is not None:
+            self._apply()
+            self._link.say(APPLIED)
 
     async def next(self) -> str:
         """Waits for the next order."""
@@ -41,7 +59,10 @@ class Orders:
 
     def _hear(self) -> None:
         while (packet := self._link.hear()) is not None:
-            self._queue.put_nowait(packet.word)
+            if packet.word == APPLY:
+                self._take_over()
+            else:
+                self._queue.put_nowait(packet.word)
         if not self._link.is_open:
             self._loop.remove_reader(self._link.fileno())
             log.warning("The supervisor is gone; this process drains and ends.")

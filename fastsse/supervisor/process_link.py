@@ -11,6 +11,8 @@ from typing import Final, NamedTuple
 __all__ = [
     "ALIVE",
     "ALIVE_EVERY_S",
+    "APPLIED",
+    "APPLY",
     "DRAIN",
     "END",
     "FAILED",
@@ -23,11 +25,13 @@ __all__ = [
 # From a child.
 READY: Final = "ready"
 ALIVE: Final = "alive"  # It runs; with the number of its streams. Every ALIVE_EVERY_S.
+APPLIED: Final = "applied"  # It has taken the configuration over.
 FAILED: Final = "failed"  # It could not start; with an exit status and the reason.
 ALIVE_EVERY_S: Final = 1.0
 # To a child.
 DRAIN: Final = "drain"  # The service stops: end all streams spread over the window.
 REPLACED: Final = "replaced"  # Another worker has the listeners: end the streams only.
+APPLY: Final = "apply"  # Take over the configuration that the supervisor has posted.
 END: Final = "end"  # End at once.
 
 _PACKET_MAX: Final = 4096

@@ -13,7 +13,9 @@ from fastsse.errors import FastsseError
 from fastsse.http.descriptors import raise_soft_limit
 from fastsse.http.listeners import SocketFiles, addresses_of
 from fastsse.log import configure, get_logger, is_console
-from fastsse.supervisor.changes import adapted, fixed_for_workers, sentence
+from fastsse.supervisor.board import ConfigBoard
+from fastsse.supervisor.changes import adapted, fixed_for_workers, sentence, taken_over
+from fastsse.supervisor.family import Plan
 from fastsse.supervisor.forking import Closable
 from fastsse.supervisor.hub_process import LifeLine, serve_hub
 from fastsse.supervisor.notify import Notifier
@@ -53,6 +55,7 @@ class ServiceProcesses:
         self._origin_of = origin_of
         self._sockets = sockets
         self._life = LifeLine()
+        self._board = ConfigBoard()
         self._hub = _hub_socket()
         #: Answers `fastsse reload`, when there is a pid file.
         self.control: ReloadSocket | None = None
@@ -67,11 +70,13 @@ class ServiceProcesses:
         try:
             if slot < 0:
                 return serve_hub(
-                    self._config, self._hub, len(self._sockets), number > 0, self._life, link
-                )
+                    self._config, self._board, self._hub, len(self._sockets), number > 0,
+                    self._life, link,
+                )  # fmt: skip
             everybodys = [sockets.main for sockets in self._sockets]
             sockets = self._sockets[slot]._replace(all=everybodys, slot=slot, is_lent=True)
-            return serve_worker(self._share(), sockets, number, self._hub.getsockname(), link)
+            address = self._hub.getsockname()
+            return serve_worker(self._share(), self._board, sockets, number, address, link)
         except FastsseError as error:
             return start_failed(link, error, self._origin_of)
 
@@ -94,20 +99,28 @@ class ServiceProcesses:
             publish="with a token" if config.publishing_needs_token else "by anyone",
         )
 
-    def reload(self) -> str:
-        """Reads the configuration for new workers, and keeps the options that they can't change."""
+    def reload(self) -> Plan:
+        """Reads the configuration for new workers, and keeps the options that they can't change.
+        Topic rules are posted for the processes that run."""
         new = self._load()
         config, kept = adapted(self._config, new, fixed_for_workers(self._config, new))
         self._config_before, self._config = self._config, config
         configure(config)
         if kept:
             log.warning("Some options change only with a restart.", options=kept)
-        return sentence(kept)
+        is_posted, replaces = taken_over(self._config_before, config)
+        if is_posted:
+            self._board.post(self._share())
+        return Plan(sentence(kept), is_posted, replaces)
 
-    def revert(self) -> None:
-        """Undoes the last `reload`."""
-        self._config = self._config_before
+    def revert(self) -> bool:
+        """Undoes the last `reload`; whether processes that run must do so too."""
+        self._config_before, self._config = self._config, self._config_before
         configure(self._config)
+        is_posted, _ = taken_over(self._config_before, self._config)
+        if is_posted:
+            self._board.post(self._share())
+        return is_posted
 
     def left_by_child(self) -> Sequence[Closable]:
         """What a child must close."""
@@ -116,6 +129,7 @@ class ServiceProcesses:
     def close(self) -> None:
         """Closes the resources that all children shared."""
         self._life.close()
+        self._board.close()
         self._hub.close()
         for sockets in self._sockets:
             sockets.close()

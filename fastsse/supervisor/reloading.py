@@ -1,5 +1,5 @@
-"""A reload: workers are replaced one after another. Each successor serves before the old one
-ends."""
+"""A reload: processes take topic rules over, and for other options workers are replaced one after
+another. Each successor serves before the old one ends."""
 
 from collections import deque
 from collections.abc import Callable
@@ -17,11 +17,11 @@ log = get_logger("supervisor")
 
 
 class Reload:
-    """Replaces the workers of a family on request.
+    """Brings a new configuration to a family on request.
 
-    A slot's old worker is asked to leave when its successor listens on the same sockets, and then
-    the next slot has its turn. If a successor can't start, the present workers and the old
-    configuration stay.
+    What all processes can take over, they take over first. Then, if other options changed, a slot's
+    old worker is asked to leave when its successor listens on the same sockets, and the next slot
+    has its turn. If a successor can't start, the present workers and the old configuration stay.
 
     Arguments:
         over: called with the result of each reload.
@@ -31,28 +31,47 @@ class Reload:
         self._crew = crew
         self._family = family
         self._over = over
+        # Children that have not taken over yet what is posted.
+        self._taking: set[Child] = set()
         self._left: deque[Slot] | None = None
+        self._replaced = 0
         self._note = ""
         self._again = False
 
     @property
     def is_under_way(self) -> bool:
-        """Whether some workers still must be replaced."""
-        return self._left is not None
+        """Whether some processes still must take it over, or be replaced."""
+        return self._left is not None or bool(self._taking)
 
     def begin(self) -> None:
         """Starts a reload; during a reload, another one follows it."""
-        if self._left is not None:
+        if self.is_under_way:
             self._again = True
             return
         try:
-            self._note = self._crew.reload()
+            plan = self._crew.reload()
         except FastsseError as error:
             log.error("Reload refused; all is as it was.", reason=str(error))
             self._end(Outcome(False, str(error)))
             return
-        self._left = deque(self._family.workers)
-        self._go_on()
+        self._note = plan.note
+        self._left = deque(self._family.workers if plan.replaces else ())
+        self._replaced = len(self._left)
+        if plan.is_posted:
+            self._taking = self._family.apply()
+        if not self._taking:
+            self._go_on()
+
+    def on_applied(self, child: Child) -> None:
+        """A child has taken the configuration over, or ended."""
+        if child not in self._taking:
+            return
+        self._taking.remove(child)
+        if not self._taking:
+            if self._left is not None:
+                self._go_on()
+            else:
+                self._begin_again()
 
     def on_ready(self, slot: Slot) -> None:
         """The successor of a slot's worker listens, so the old one no longer needs to."""
@@ -76,8 +95,9 @@ class Reload:
     def _go_on(self) -> None:
         if not self._left:
             self._left = None
-            count = len(self._family.workers)
-            text = f"Reloaded: {count} worker{'s' if count > 1 else ''} replaced."
+            count, text = self._replaced, "Reloaded."
+            if count:
+                text = f"Reloaded: {count} worker{'s' if count > 1 else ''} replaced."
             log.info(text, note=self._note)
             self._end(Outcome(True, f"{text} {self._note}".rstrip()))
             return
@@ -90,7 +110,8 @@ class Reload:
     def _give_up(self, reason: str) -> None:
         left = len(self._left or ()) + 1
         self._left = None
-        self._crew.revert()
+        if self._crew.revert():
+            self._taking = self._family.apply()
         log.error(
             "Reload given up: a new worker could not start.", reason=reason, not_replaced=left
         )
@@ -98,6 +119,9 @@ class Reload:
 
     def _end(self, outcome: Outcome) -> None:
         self._over(outcome)
-        if self._again:
+        self._begin_again()
+
+    def _begin_again(self) -> None:
+        if self._again and not self.is_under_way:
             self._again = False
             self.begin()

@@ -70,6 +70,7 @@ class Supervisor:
         self._family = Family(crew, workers, with_hub, self._selector, now_s)
         self._family.on_ready, self._family.on_end = self._on_ready, self._on_end
         self._reload = Reload(crew, self._family, self._on_reloaded)
+        self._family.on_applied = self._reload.on_applied
         self._served = False
         self._stopped_by = 0
         self._ends_at_once = False
@@ -105,8 +106,8 @@ class Supervisor:
         return 0
 
     def begin_reload(self) -> None:
-        """Replaces every worker with one that has the present configuration. `reloaded` is called
-        with the result."""
+        """Has the service take the present configuration: its processes take over what they can,
+        and else every worker is replaced. `reloaded` is called with the result."""
         if self._stopped_by or not self._served:
             self.reloaded(Outcome(False, "Not now: the service starts or stops."))
             return
@@ -154,6 +155,7 @@ class Supervisor:
 
     def _on_end(self, child: Child, how: str) -> None:
         slot = self._family.slot_of(child)
+        self._reload.on_applied(child)
         if self._stopped_by:
             self._end_hub_if_last()
         elif child.leaving or slot is None:

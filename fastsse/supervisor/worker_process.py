@@ -13,8 +13,9 @@ from fastsse.bus import connect
 from fastsse.config import Config, ConfigError
 from fastsse.errors import FastsseError
 from fastsse.interceptors import interrupt_interceptors
-from fastsse.log import get_logger, name_worker
+from fastsse.log import configure, get_logger, name_worker
 from fastsse.stores import OpenedStores
+from fastsse.supervisor.board import ConfigBoard
 from fastsse.supervisor.orders import Orders
 from fastsse.supervisor.process_link import (
     ALIVE,
@@ -48,12 +49,18 @@ def start_failed(link: ProcessLink, error: FastsseError, origin_of: Callable[[st
 
 
 def serve_worker(
-    config: Config, sockets: Sockets, number: int, address: str | bytes, link: ProcessLink
+    config: Config,
+    board: ConfigBoard,
+    sockets: Sockets,
+    number: int,
+    address: str | bytes,
+    link: ProcessLink,
 ) -> int:
     """Runs a worker until it gets an order to end, or until its supervisor or hub is lost for good.
 
     Arguments:
         config: the options; `max_connections` are this worker's alone.
+        board: has options to take over while it serves, with the same `max_connections`.
         sockets: what it listens on.
         number: unique among all workers of this supervisor, also ended ones.
         address: where the hub process is.
@@ -63,11 +70,16 @@ def serve_worker(
     """
     name_worker(number)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(_live(config, sockets, number, address, link))
+        return runner.run(_live(config, board, sockets, number, address, link))
 
 
 async def _live(
-    config: Config, sockets: Sockets, number: int, address: str | bytes, link: ProcessLink
+    config: Config,
+    board: ConfigBoard,
+    sockets: Sockets,
+    number: int,
+    address: str | bytes,
+    link: ProcessLink,
 ) -> int:
     orders = Orders(link, config.drain + DRAIN_GRACE_S + ORPHAN_GRACE_S)
     async with contextlib.AsyncExitStack() as stack:
@@ -81,10 +93,16 @@ async def _live(
         stores = OpenedStores(backbone, None)
         worker = Worker(config, sockets=sockets, stores=stores, control=control, number=number)
         stack.push_async_callback(worker.close)
+        orders.apply_with(lambda: _take_over(board.read(), worker))
         settle_memory()
         link.say(READY)
         stack.callback(_report_alive(link, worker))
         return await _until_ended(worker, orders, backbone.ended, config.drain)
+
+
+def _take_over(config: Config, worker: Worker) -> None:
+    configure(config)
+    worker.take_over(config)
 
 
 async def _unless_ordered(orders: Orders, awaited: Awaitable[_T]) -> _T | None:

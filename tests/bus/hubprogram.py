@@ -17,7 +17,7 @@ def main() -> int:
     return run_hub(
         config,
         listening,
-        lambda: print("ready", flush=True),
+        lambda hub: print("ready", flush=True),
         workers=int(workers),
         restarted=restarted == "yes",
     )

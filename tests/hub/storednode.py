@@ -14,6 +14,7 @@ from fastsse.backbone import (
     Stretched,
     newest_within,
 )
+from fastsse.config import HistoryOptions
 from fastsse.entries import Entry, KeyedBatch, encode_entries
 from fastsse.errors import FastsseError, Unavailable
 from fastsse.events import Event
@@ -116,6 +117,9 @@ class StoredBackbone:
         for one in answered:
             one()
         return bool(answered)
+
+    def apply_rules(self, history: HistoryOptions) -> None:
+        pass
 
     def counters(self) -> dict[str, int]:
         return {}

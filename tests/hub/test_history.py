@@ -384,3 +384,68 @@ def check_reader(
             break
         after = page.through
     assert read == expected
+
+
+# -- other rules while it is in use --------------------------------------------------------------
+
+_limits = st.fixed_dictionaries(
+    {},
+    optional={
+        "history_events": st.integers(0, 6),
+        "history_age": st.integers(1, 8).map(float),
+        "history_bytes": st.integers(0, 6).map(lambda count: count * (50 + EVENT_COST_BYTES)),
+        "keep_last": st.integers(0, 3),
+    },
+)
+_rules = st.dictionaries(st.sampled_from(["a", "b", "[ab]", "*"]), _limits, max_size=3)
+
+
+@given(
+    before=_rules,
+    after=_rules,
+    events=st.lists(st.tuples(st.sampled_from(["a", "b", "c"]), st.integers(0, 2)), max_size=30),
+    limit=st.sampled_from([1, 3, 1000]),
+)
+def test_new_rules_keep_of_what_is_there_what_they_would_have_kept(
+    before: dict[str, dict[str, float]],
+    after: dict[str, dict[str, float]],
+    events: list[tuple[str, int]],
+    limit: int,
+) -> None:
+    made, fresh = make(*_ruled(before)), make(*_ruled(after))
+    for name, pause_s in events:
+        made.now_ms = fresh.now_ms = made.now_ms + pause_s * SECOND
+        made.add(name)
+        fresh.add(name)
+        made.history.sweep(made.now_ms)
+        fresh.history.sweep(made.now_ms)
+    was_kept = {name: made.kept(name) for name in "abc"}
+    made.topics.rules.apply(HistoryOptions(topics=_ruled(after)))
+    made.history.apply_rules()
+    while made.history.sweep(made.now_ms, limit):
+        pass
+    for name in "abc":
+        wanted = [place for place in fresh.kept(name) if place in was_kept[name]]
+        assert made.kept(name) == wanted
+        assert made.lost_through(name) >= max({*was_kept[name]}.difference(wanted), default=START)
+    assert made.history.bytes == sum(
+        TOPIC_COST_BYTES + len(made.kept(name)) * (50 + EVENT_COST_BYTES)
+        for name in "abc"
+        if made.kept(name)
+    )
+
+
+def _ruled(rules: dict[str, dict[str, float]]) -> tuple[TopicRule, ...]:
+    return tuple([TopicRule(match=match, **limits) for match, limits in rules.items()])  # type: ignore[arg-type]
+
+
+def test_a_topic_whose_rule_became_stricter_is_shortened_in_steps() -> None:
+    made = make(history_events=100)
+    added = [made.add("a") for _ in range(50)]
+    made.topics.rules.apply(HistoryOptions(topics=_ruled({"a": {"history_events": 7}})))
+    made.history.apply_rules()
+    assert made.history.sweep(made.now_ms, 20)
+    assert made.kept("a") == added[20:]
+    while made.history.sweep(made.now_ms, 20):
+        pass
+    assert made.kept("a") == added[43:]

@@ -77,6 +77,29 @@ def test_full_buckets_are_forgotten() -> None:
     assert len(limits) == 0
 
 
+def test_other_rules_change_the_rate_of_topics_that_are_in_use() -> None:
+    now = [0.0]
+    config = Config(topics=RULES)
+    topics = Topics(Rules(config, "disconnect"), 0)
+    limits = PublishRates(topics, lambda: now[0])
+    under_way = [Event("slow/a", b"x")]
+    assert limits.objection(under_way) is None
+    assert published(limits, "slow/a", 9)
+    topics.rules.apply(Config(topics=[{"match": "slow/*", "max_publish_rate": 2}]))
+    limits.apply_rules()
+    assert not published(limits, "slow/a")
+    now[0] += 1
+    assert [published(limits, "slow/a") for _ in range(3)] == [True, True, False]
+    topics.rules.apply(Config())
+    limits.apply_rules()
+    assert not limits.active
+    topics.rules.apply(config)
+    limits.apply_rules()
+    limits.ended(under_way)  # Its bucket is gone: nothing is given back to the new one.
+    assert limits.active
+    assert [published(limits, "slow/a") for _ in range(12)] == [True] * 10 + [False] * 2
+
+
 @pytest.fixture
 async def server() -> AsyncIterator[Server]:
     async with Server(Config(port=0, drain=0, topics=RULES)) as running:

@@ -5,6 +5,7 @@ import random
 
 import pytest
 
+from fastsse.config import Config
 from fastsse.positions import format_position
 from fastsse.redis.connection import RedisAddress, RedisConnection
 from fastsse.redis.errors import AnswerLost
@@ -40,6 +41,19 @@ async def test_a_topic_keeps_at_least_what_its_rule_says(redis: RedisServer) -> 
         every = await node.read("*", limit_bytes=1 << 24)
         assert len(every.entries) >= 100
         assert every.evicted_through >= every.entries[0].position - 2
+
+
+async def test_other_rules_hold_for_what_is_appended_from_then_on(redis: RedisServer) -> None:
+    async with node_on(redis.url, history_events=50) as node:
+        await node.answered(*(str(n) for n in range(20)), topic="few")
+        kept = "{fastsse}:topic:few"
+        assert redis.client.llen(kept) == 20
+        rules = [*RULES, {"match": "long", "history_age": "30d"}]
+        node.backbone.apply_rules(Config(history_events=50, topics=rules))
+        await node.answered("20", topic="few")
+        await node.answered("x", topic="long")
+        assert redis.client.llen(kept) == 3
+        assert redis.client.pttl("{fastsse}:topic:long") > 29 * 24 * 3600 * 1000
 
 
 async def test_too_old_events_are_evicted_with_their_topic(redis: RedisServer) -> None:

@@ -19,6 +19,7 @@ from fastsse.errors import FastsseError
 from fastsse.log import configure
 from fastsse.supervisor import family
 from fastsse.supervisor import supervisor as supervisor_module
+from fastsse.supervisor.family import Plan
 from fastsse.supervisor.forking import Closable
 from fastsse.supervisor.notify import Notifier
 from fastsse.supervisor.pidfile import PidFile
@@ -68,13 +69,14 @@ class LittleCrew:
     def on_serving(self) -> None:
         say("serving", os.getpid())
 
-    def reload(self) -> str:
+    def reload(self) -> Plan:
         if os.path.exists(os.environ.get("BAD", "/nonexistent")):
             raise FastsseError("port = no must be a number.")
-        return "port needs a restart."
+        return Plan("port needs a restart.")
 
-    def revert(self) -> None:
+    def revert(self) -> bool:
         say("reverted")
+        return False
 
     def left_by_child(self) -> Sequence[Closable]:
         return self.closable

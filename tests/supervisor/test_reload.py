@@ -63,7 +63,7 @@ async def test_reload_under_load_refuses_no_connect_and_fails_no_publish(
         load = Load(service.url)
         tasks = [asyncio.create_task(load.publish()) for _ in range(3)]
         tasks += [asyncio.create_task(load.connect()) for _ in range(3)]
-        file.write_text('access_lines = 7\nhistory_events = 5\nretry = "10ms"\n')
+        file.write_text('heartbeat = "7s"\nhistory_events = 5\nretry = "10ms"\n')
         status, said = await reload("--pidfile", pidfile)
         assert (status, said) == (
             0, "Reloaded: 2 workers replaced. Only a restart changes history_events.\n",

@@ -81,7 +81,7 @@ class Admin:
         guard: Guard | None,
         set_access_level: Callable[[str], None],
     ) -> None:
-        self._config = config
+        self._config = self._topic_rules = config
         self._limits = limits
         self._guard = guard
         self._set_access_level = set_access_level
@@ -95,6 +95,10 @@ class Admin:
         self._gather.teach("explain", Explainer(hub))
         self._gather.teach("log-level", self._on_level)
         self._gather.teach("stacks", lambda question, reply: reply(stacks()))
+
+    def apply_topic_rules(self, config: Config) -> None:
+        """Explains topics by the `[[topics]]` of these options."""
+        self._topic_rules = config
 
     def paths(self, access: ConsoleAccess, stats: StatsClient) -> Paths:
         """The routes. Each requires a role of the operator: `read` to see, `act` to change.
@@ -314,7 +318,7 @@ class Admin:
             if gathered is not None and topic is not None:
                 answers = [one for *_, one in gathered.answers if one is not None]
                 is_cut = any(check["name"] == "slow clients" for check in checks)
-                of_topic = checks_of(answers, topic, self._config, self._config, is_cut=is_cut)
+                of_topic = checks_of(answers, topic, self._topic_rules, self._config, is_cut=is_cut)
                 checks = [*checks, *(check._asdict() for check in of_topic)]
             missing = [] if gathered is None else gathered.missing
             exchange.respond(_json({"topic": topic, "checks": checks, "missing": missing}))

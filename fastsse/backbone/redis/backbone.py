@@ -16,7 +16,7 @@ from fastsse.backbone.redis.reader import RedisReader, wanted_position
 from fastsse.backbone.redis.retention import RedisRetention
 from fastsse.backbone.redis.writer import Key, RedisWriter
 from fastsse.backbone.stream_expiry import LOOKS, deletion_of, deletions
-from fastsse.config import Config
+from fastsse.config import Config, HistoryOptions
 from fastsse.entries import Entry, KeyedBatch
 from fastsse.errors import FastsseError, Unavailable
 from fastsse.events import Event
@@ -126,6 +126,7 @@ class RedisBackbone:
         has_ended: bool = False,
     ) -> None:
         retention = RedisRetention(config, config.redis_events)
+        self._retention: Final = retention
         self.start: Final = end.position
         self._health = health = Health()
         self._keys = keys
@@ -253,6 +254,10 @@ class RedisBackbone:
 
     def _on_looked(self, _: FastsseError | None) -> None:
         self._is_looking = False
+
+    def apply_rules(self, history: HistoryOptions) -> None:
+        """As Backbone. Entries that are stored already keep the age that they were stored with."""
+        self._retention.apply_rules(history)
 
     def counters(self) -> dict[str, int]:
         """Counters of the connection between this node and Redis."""

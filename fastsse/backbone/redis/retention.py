@@ -37,15 +37,19 @@ class RedisRetention:
     """
 
     def __init__(self, history: HistoryOptions, stream_events: int) -> None:
-        ages_s = [history.history_age, *(rule.history_age or 0 for rule in history.topics)]
         self.stream_events: Final = stream_events
-        self.longest_ms: Final = max(1, round(max(ages_s) * 1000))
-        self.mark_ms: Final = self.longest_ms + MARK_EXTRA_MS
         self.key_window_ms: Final = max(1, round(history.key_window * 1000))
         self.keys_bytes: Final = history.keys_total
         self.producer_window_ms: Final = max(1, round(history.producer_window * 1000))
         self.producers_bytes: Final = history.producers_total
         self.streams_bytes: Final = history.streams_total
+        self.apply_rules(history)
+
+    def apply_rules(self, history: HistoryOptions) -> None:
+        """Applies other `[[topics]]` to what is appended from now on."""
+        ages_s = [history.history_age, *(rule.history_age or 0 for rule in history.topics)]
+        self.longest_ms = max(1, round(max(ages_s) * 1000))
+        self.mark_ms = self.longest_ms + MARK_EXTRA_MS
         self._history = history
         self._known: dict[str, TopicArguments] = {}
 

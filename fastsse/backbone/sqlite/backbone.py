@@ -275,6 +275,10 @@ class SqliteBackbone:
         """As Backbone."""
         return self.streams.expired()
 
+    def apply_rules(self, history: HistoryOptions) -> None:
+        """As Backbone. The next round of the writer thread, within a second, evicts by them."""
+        self._retention.apply_rules(history.limits)
+
     def counters(self) -> dict[str, int]:
         """Counters about the file."""
         state = self._file.state

@@ -76,7 +76,8 @@ class SqliteRetention:
     ) -> None:
         self._file: Final = file
         self._limits: Final = self._limits_of
-        self._rules: Final = limits
+        self._rules = limits
+        self._has_new_rules = False
         self._total_bytes: Final = total_bytes
         self._now_ms: Final = now_ms
         self._over: dict[str, None] = {}
@@ -88,6 +89,11 @@ class SqliteRetention:
         # The size of the file when streams were counted last, and what they took; below 0: never.
         self._counted_at = 0, -1
         self.let_go = 0
+
+    def apply_rules(self, limits: Callable[[str], TopicLimits]) -> None:
+        """Applies other limits from the next step on. Any thread."""
+        self._rules = limits
+        self._has_new_rules = True
 
     def _limits_of(self, topic: str) -> TopicLimits:
         """The limits of a topic: of a stream none."""
@@ -144,6 +150,9 @@ class SqliteRetention:
         if not self.is_behind and not self.round_is_due(self._now_ms()):
             return False
         done: list[str] = []
+        if self._has_new_rules:
+            # They may spare less, so all is looked at again.
+            self._has_new_rules, self._spared_through = False, 0
         with self._file.evictions.noting(), self._file.transaction(synced=False):
             if self._file.streams.has_dropped:
                 self._remove_dropped()

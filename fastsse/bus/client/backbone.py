@@ -50,6 +50,7 @@ from fastsse.bus.handshake import Welcome
 from fastsse.bus.history_transfer import evictions_of, read_entries, send_history
 from fastsse.bus.refusals import unpack_conflict
 from fastsse.bus.transport import FrameTransport
+from fastsse.config import HistoryOptions
 from fastsse.entries import Entry, KeyedBatch
 from fastsse.errors import FastsseError, Unavailable
 from fastsse.events import Event
@@ -289,6 +290,9 @@ class BusBackbone:
     def expired_streams(self) -> Sequence[Sequence[Event]]:
         """None: the hub process deletes them."""
         return ()
+
+    def apply_rules(self, history: HistoryOptions) -> None:
+        """Nothing: the supervisor has the hub process apply them."""
 
     def counters(self) -> dict[str, int]:
         """The counters of this end of the bus."""

@@ -94,6 +94,12 @@ class HubMemory(MemoryBackbone):
         else:
             super().append(events, done)
 
+    def apply_rules(self, history: HistoryOptions) -> None:
+        """As Backbone."""
+        self._options = history
+        self._topics.rules.apply(history)
+        self.history.apply_rules()
+
     def seek(self, selectors: tuple[str, ...], cursor: Cursor, done: Placed) -> None:
         """Finds ids, for a worker that is a little behind."""
         place = None

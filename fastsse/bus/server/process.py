@@ -51,7 +51,7 @@ def no_services(
 def run_hub(
     config: Config,
     listening: socket.socket,
-    ready: Callable[[], None],
+    ready: Callable[["HubProcess"], None],
     *,
     workers: int | None = 0,
     restarted: bool = False,
@@ -62,7 +62,7 @@ def run_hub(
     Arguments:
         config: of which it uses the store, the history's limits and the largest body.
         listening: a Unix stream socket that listens; its owner keeps it open too.
-        ready: called once, in the loop, when workers are served.
+        ready: called once, in the loop, with the process, when workers are served.
         workers: how many there are; None: not known.
         restarted: whether they had a hub before.
         makers: makes the control services' makers, given what the backbone counts, and what this
@@ -77,7 +77,7 @@ def run_hub(
 async def _serve(
     config: Config,
     listening: socket.socket,
-    ready: Callable[[], None],
+    ready: Callable[["HubProcess"], None],
     workers: int | None,
     restarted: bool,
     makers: MakersFor,
@@ -87,7 +87,7 @@ async def _serve(
     loop.add_signal_handler(signal.SIGTERM, signalled.set)
     hub = await HubProcess.start(config, listening, workers, restarted, makers)
     try:
-        ready()
+        ready(hub)
         log.info("The hub serves.", store=config.store.partition(":")[0])
         await signalled.wait()
     finally:
@@ -161,6 +161,10 @@ class HubProcess:
         sources.begin()
         sinks.begin()
         return hub
+
+    def apply_rules(self, config: Config) -> None:
+        """Keeps and evicts by other `[[topics]]` from now on."""
+        self.broker.backbone.apply_rules(config)
 
     async def close(self) -> None:
         """Accepts no more workers, closes the links of all workers, ends the store."""
