@@ -12,6 +12,10 @@ cdef class Bounds:
     cdef readonly int policy
     # So many of the newest events stay when they are too old, and when the total is over its bound.
     cdef readonly int64_t keep_last
+    # What was kept under topics of this rule, and evicted, by this process.
+    cdef readonly int64_t kept_events
+    cdef readonly int64_t kept_bytes
+    cdef readonly int64_t evicted_events
 
 
 cdef class TopicLog:

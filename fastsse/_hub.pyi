@@ -26,12 +26,18 @@ _Owners: TypeAlias = "Topic | tuple[Topic, ...]"
 _Bytes = bytes
 
 class Bounds:
-    """What is kept of a topic, and what happens to streams that lag on it."""
+    """What is kept of a topic, and what happens to streams that lag on it.
+
+    `kept_events`, `kept_bytes`, `evicted_events`: counted by this process for topics of this rule.
+    """
 
     events: int
     bytes: int
     age_ms: int
     policy: int
+    kept_events: int
+    kept_bytes: int
+    evicted_events: int
 
     def __init__(
         self, events: int, bytes: int, age_ms: int, policy: int, keep_last: int = 0

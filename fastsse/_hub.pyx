@@ -510,6 +510,8 @@ cdef class HistoryLog:
                 self.on_reopen(topic)  # The store has forgotten the end that it knew.
         log.frames.append(frame)
         log.bytes += cost
+        topic.rule.kept_events += 1
+        topic.rule.kept_bytes += frame.data.body_bytes
         if topic.is_exempt:
             self.exempt_bytes += cost
         return log.is_over(topic.rule) or (topic.rule.keep_last and self.has_spared(topic))
@@ -675,6 +677,7 @@ cdef class HistoryLog:
             self.exempt_bytes -= cost_of(frame)
         topic.evicted = place_of(frame)
         topic.evicted_at = self.tick()
+        topic.rule.evicted_events += 1
         if log.start == len(log.frames):
             topic.log = None
             self.bytes -= TOPIC_COST

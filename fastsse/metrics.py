@@ -262,6 +262,21 @@ STORE_COUNTERS = (
     ),
     _Row("bus_hub_lost", "bus_hub_lost", "Times that a worker lost its connection to the hub."),
     _Row("redis_", "redis", "Events of the connection to Redis.", "what"),
+    _Row(
+        "topic_rule_events_",
+        "topic_rule_events",
+        "Events of topics that a rule of [[topics]] matches.",
+        "rule",
+        merge=MOST,
+    ),
+    _Row("topic_rule_bytes_", "topic_rule_bytes", "The bytes of these events.", "rule", merge=MOST),
+    _Row(
+        "topic_rule_evicted_",
+        "topic_rule_evicted_events",
+        "Events of these topics that memory evicted.",
+        "rule",
+        merge=MOST,
+    ),
     _Row("rule_matched_", "rule_matches", "Events that matched a rule.", "rule"),
     _Row("rule_acted_", "rule_actions", "Events dropped, moved or copied, and alerts.", "rule"),
     _Row("rule_failed_", "rule_failures", "Matches on which a rule could not act.", "rule"),
@@ -515,6 +530,8 @@ def _process(use: Process) -> Iterator[Metric]:
 _ALL_COUNTERS = (*COUNTERS, *STORE_COUNTERS)
 _ROWS = {row.key: row for row in (*GAUGES, *STORE_GAUGES, *_ALL_COUNTERS) if not row.label}
 _FAMILIES = tuple(row for row in _ALL_COUNTERS if row.label)
+# What each worker counts for the whole node.
+_OF_ALL = tuple(row for row in _FAMILIES if row.merge != SUM)
 _COUNTER_KEYS = frozenset(row.key for row in _ALL_COUNTERS)
 
 
@@ -526,4 +543,6 @@ def is_counter(key: str) -> bool:
 def merge_of(key: str) -> str:
     """How the values of several workers become one: SUM, MOST or LEAST."""
     row = _ROWS.get(key)
+    if row is None:
+        row = next((one for one in _OF_ALL if key.startswith(one.key)), None)
     return SUM if row is None else row.merge

@@ -210,3 +210,33 @@ def test_no_counter_of_the_core_stays_unexported() -> None:
     metrics = Metrics([sender.counters], sender.latency_buckets, {})
     assert {key for key in metrics.counters() if not key.startswith(prefixes)} <= known
     sender.stop()
+
+
+async def test_topic_rules_are_counted_by_their_globs() -> None:
+    rules = [
+        {"match": "prices/*", "history_events": 2},
+        {"match": 'odd"\n'},
+        {"match": "never/*", "data_schema": "{}"},
+    ]
+    async with Server(Config(port=0, drain=0, topics=rules)) as server:
+        for data in "12345":
+            server.publish("prices/a", data)
+        server.publish("prices/b", "x")
+        server.publish("other", "x")
+        async with httpx.AsyncClient(trust_env=False) as client:
+            answer = await client.get(f"{server.addresses[0]}/metrics")
+    found = samples_of(answer.text)
+    assert found["fastsse_topic_rule_events_total{rule=prices/*}"] == 6
+    assert found["fastsse_topic_rule_evicted_events_total{rule=prices/*}"] == 3
+    assert found["fastsse_topic_rule_bytes_total{rule=prices/*}"] > 6 * len("data: 1\n\n")
+    assert found["fastsse_topic_rule_events_total{rule=default}"] == 1
+    assert found['fastsse_topic_rule_events_total{rule=odd"\n}'] == 0
+    assert found["fastsse_topic_rule_events_total{rule=never/*}"] == 0
+
+
+async def test_without_topic_rules_none_is_counted() -> None:
+    async with Server(Config(port=0, drain=0)) as server:
+        server.publish("a", "x")
+        async with httpx.AsyncClient(trust_env=False) as client:
+            answer = await client.get(f"{server.addresses[0]}/metrics")
+    assert "topic_rule" not in answer.text

@@ -27,6 +27,7 @@ from fastsse.errors import FastsseError
 from fastsse.metrics import (
     LEAST,
     MOST,
+    SUM,
     Buckets,
     Counters,
     Exemplar,
@@ -136,7 +137,7 @@ class EndedWorkers:
         """Keeps what a worker had counted."""
         self.version += 1
         for key, value in reading.counters.items():
-            if is_counter(key):
+            if is_counter(key) and merge_of(key) == SUM:
                 self.counters[key] = self.counters.get(key, 0) + value
         if not reading.leaving:
             self.counters["workers_lost"] = self.counters.get("workers_lost", 0) + 1

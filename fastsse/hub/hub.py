@@ -481,6 +481,7 @@ class Hub:
             "purged_topics": self.erasures["topic"],
             "positions_ahead_ms": max(0, position_ms(self.history.head) - self._now_ms()),
         }
+        counted.update(self.topics.rules.counters())
         counted.update((f"refused_{why}", self.publishes_refused[why]) for why in PUBLISH_REASONS)
         counted.update((f"gaps_{why}", self.streams.gaps[why]) for why in GAP_REASONS)
         return counted

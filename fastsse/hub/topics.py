@@ -5,6 +5,7 @@ evictions of forgotten topics. Of topics that no longer fit only `forgotten_thro
 reader that asks for older events receives a `fastsse.gap` event.
 """
 
+from collections import Counter
 from collections.abc import Callable
 from typing import Final
 
@@ -19,6 +20,8 @@ __all__ = ["TAIL_PREFIX", "Rule", "Rules", "Topic", "Topics"]
 
 # Forgotten topics whose evictions are remembered, about 200 bytes each.
 REMEMBERED_MAX = 100_000
+# Rules whose figures are metrics.
+COUNTED_MAX: Final = 100
 POLICIES: dict[LagPolicy, int] = {
     "disconnect": POLICY_DISCONNECT,
     "skip": POLICY_SKIP,
@@ -64,6 +67,17 @@ class Rule(Bounds):
             self._unbounded.schema = self.schema
         return self._unbounded
 
+    @property
+    def counted(self) -> tuple[int, int, int]:
+        """Events and bytes that were kept under topics of this rule, and events that were evicted,
+        those of durable streams too."""
+        rules = (self,) if self._unbounded is None else (self, self._unbounded)
+        return (
+            sum(rule.kept_events for rule in rules),
+            sum(rule.kept_bytes for rule in rules),
+            sum(rule.evicted_events for rule in rules),
+        )
+
     def allows(self, event: bytes | None) -> bool:
         """Whether events of this type may be published."""
         return self._limits.allows_event_type(event.decode() if event else None)
@@ -79,13 +93,18 @@ class Rules:
 
     def __init__(self, options: HistoryOptions, lag_policy: LagPolicy) -> None:
         self._lag_policy = lag_policy
+        self._rules: dict[TopicRule | None, Rule] = {}
         self.apply(options)
 
     def apply(self, options: HistoryOptions) -> None:
         """Has other entries from now on. Topics that are alive keep their rule until they are given
-        another one: see `History.apply_rules`."""
+        another one: see `History.apply_rules`. Entries that stay keep what they have counted."""
         self._options = options
-        self._rules: dict[TopicRule | None, Rule] = {}
+        self._rules = {
+            entry: rule
+            for entry, rule in self._rules.items()
+            if entry is None or entry in options.topic_rules
+        }
         ages_s = [options.history_age, *(rule.history_age for rule in options.topic_rules)]
         self.ages_ms = sorted({round(age_s * 1000) for age_s in ages_s if age_s is not None})
         self.limit_publishes = any(rule.max_publish_rate for rule in options.topics)
@@ -97,9 +116,8 @@ class Rules:
         #: Whether any rule makes events private.
         self.hides = any(rule.private for rule in options.topics)
         for entry in options.topics:
-            if (
-                entry.data_schema is not None
-            ):  # Compiled now, so that the first publish is not slow.
+            if entry.data_schema is not None and entry not in self._rules:
+                # Compiled now, so that the first publish is not slow.
                 self._rules[entry] = self._made(entry)
 
     def rule(self, topic: str) -> Rule:
@@ -109,6 +127,19 @@ class Rules:
         if rule is None:
             rule = self._rules[entry] = self._made(entry)
         return rule
+
+    def counters(self) -> dict[str, int]:
+        """What was kept and evicted by the first rules, each under its glob; what matches none is
+        under `default`."""
+        counted: Counter[str] = Counter()
+        entries = [None, *self._options.topics[:COUNTED_MAX]] if self._options.topics else []
+        for entry in entries:
+            rule, name = self._rules.get(entry), "default" if entry is None else entry.match
+            events, size_bytes, evicted = (0, 0, 0) if rule is None else rule.counted
+            counted[f"topic_rule_events_{name}"] += events
+            counted[f"topic_rule_bytes_{name}"] += size_bytes
+            counted[f"topic_rule_evicted_{name}"] += evicted
+        return counted
 
     def _made(self, entry: TopicRule | None) -> Rule:
         return Rule(self._options.limits_of(entry), self._lag_policy)

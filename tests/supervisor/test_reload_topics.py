@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import secrets
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
@@ -120,6 +121,7 @@ async def test_reload_of_topic_rules_and_more_replaces_workers(serve, tmp_path: 
         post = _poster(client, service.url)
         for number in range(6):
             await post("few/a", str(number))
+        await _counted(client, service.url, 'fastsse_topic_rule_events_total{rule="few/*"} 6.0')
         file.write_text('heartbeat = "5s"\n' + AFTER)
         assert await reload("--pidfile", pidfile) == (0, "Reloaded: 2 workers replaced.\n")
         after = await service.replaced(before)
@@ -147,18 +149,26 @@ def _poster(client: httpx.AsyncClient, url: str) -> Any:
     return post
 
 
-async def _page(client: httpx.AsyncClient, url: str, topic: str) -> list[str]:
+async def _page(client: httpx.AsyncClient, url: str, topic: str, *more: str) -> list[str]:
     """What a newcomer gets of a topic, of one worker or another."""
-    params = {"topic": topic, "since": "earliest", "wait": "0"}
+    params = {"topic": [topic, *more], "since": "earliest", "wait": "0"}
     answer = await client.get(f"{url}/events", params=params, headers={"connection": "close"})
     return [event["data"] for event in answer.json()["events"]]
 
 
+async def _counted(client: httpx.AsyncClient, url: str, line: str) -> None:
+    """Returns when all workers have reported; each has the whole log, and it counts once."""
+    async with asyncio.timeout(60):
+        while line not in (await client.get(f"{url}/metrics")).text:  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+
+
 async def _settled(client: httpx.AsyncClient, url: str, topic: str) -> list[str]:
-    """The same once it is what all workers answer: they evict in steps."""
-    async with asyncio.timeout(20):
+    """The same once it is what all workers answer: they evict in steps. Each time with a topic of
+    its own, because a page that was made before is answered again."""
+    async with asyncio.timeout(60):
         while True:
-            pages = [await _page(client, url, topic) for _ in range(8)]
+            pages = [await _page(client, url, topic, secrets.token_hex(4)) for _ in range(8)]
             if all(page == pages[0] for page in pages) and len(pages[0]) < 3:
                 return pages[0]
 

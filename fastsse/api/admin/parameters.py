@@ -8,7 +8,7 @@ from typing import Final
 
 from fastsse.errors import BadRequest
 from fastsse.http.request import Request
-from fastsse.units import parse_duration_s
+from fastsse.units import format_duration, parse_duration_s
 
 __all__ = [
     "LIMIT_MAX",
@@ -62,7 +62,7 @@ def read_duration(given: Mapping[str, str], name: str, most_s: float) -> float |
     except ValueError as error:
         raise BadRequest(name, f"{error}") from None
     if not 0 < seconds <= most_s:
-        raise BadRequest(name, f"must be above 0 and at most {most_s:g} s")
+        raise BadRequest(name, f"must be above 0 and at most {format_duration(round(most_s))}")
     return seconds
 
 
