@@ -216,12 +216,14 @@ class Subscribe:
         `Last-Event-ID` has precedence over an id in the query, and that over `since`, `last` and
         `offset`, because a client that reconnects sends the URL of its first connect again.
         """
-        readings: _Readings | None = target.subscription
+        readings: _Readings | None = target.subscription if feed is None else _known(target, feed)
         if readings is None:
             readings, lasting = self._of_query(target, feed)
-            # A target must not keep the topics of a feed.
             if lasting and feed is None:
                 target.subscription = readings
+            elif lasting and feed is not None and feed is not _NO_FEED:
+                # A target must not keep the topics of a feed.
+                feed.reading = target.query, readings
         subscription = readings.by_lines if reads_lines(headers) else readings.standard
         last_event_id = headers.get(b"last-event-id")
         if not last_event_id:
@@ -244,7 +246,7 @@ class Subscribe:
         ids = [value for name, value in target.pairs if names_cursor(name)]
         last_event_id = ids[-1] if ids else ""
         cursor = self._cursor(last_event_id, chosen)
-        notes = notes_on(target.pairs, _known(chosen))
+        notes = notes_on(target.pairs, _known_names(chosen))
         if not topics:
             about = "".join(f"; {line.removeprefix(NOTE)}" for line in notes.decode().splitlines())
             raise InvalidSubscription("topic", f"is missing: /events?topic=name{about}")
@@ -333,7 +335,15 @@ def _unix_ms(match: re.Match[str]) -> int:
     return round(moment.timestamp() * 1000)
 
 
-def _known(chosen: Mapping[str, str]) -> frozenset[str]:
+def _known(target: Target, feed: FeedTopics) -> _Readings | None:
+    """What was read before of a query with this feed."""
+    if feed.reading is None or feed.reading[0] != target.query:
+        return None
+    readings: _Readings = feed.reading[1]
+    return readings
+
+
+def _known_names(chosen: Mapping[str, str]) -> frozenset[str]:
     """The known parameters; `offset` is known only with the value for the beginning."""
     unknown = {"offset"} if chosen.get("offset", _EARLIEST_OFFSET) != _EARLIEST_OFFSET else set()
     return _NAMES - unknown

@@ -10,7 +10,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from hashlib import blake2b
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import orjson
 
@@ -36,6 +36,7 @@ IN_USE_S: Final = 3600.0
 #: Bytes of feeds that a worker caches.
 CACHE_BYTES_MAX: Final = 16 * 1024 * 1024
 _TOPIC_COST_BYTES: Final = 70
+_READING_COST_BYTES: Final = 2_000
 #: The least pause between two reports of the use of a feed by one worker.
 USE_EVERY_S: Final = 60.0
 _FULL_RETRY_S: Final = 60
@@ -50,9 +51,14 @@ class FeedBounds(NamedTuple):
 
 
 class FeedTopics(tuple[str, ...]):
-    """The topics of a feed, in the order of their names, and its id."""
+    """The topics of a feed, in the order of their names, and its id.
+
+    Attributes:
+        reading: what was read of the newest query with this feed, and the query; the caller's.
+    """
 
     feed: str
+    reading: tuple[bytes, Any] | None = None
 
     @classmethod
     def of(cls, topics: Iterable[str]) -> "FeedTopics":
@@ -349,4 +355,5 @@ class Feeds:
 
 
 def _size(topics: FeedTopics) -> int:
-    return sum(map(len, topics)) + _TOPIC_COST_BYTES * len(topics)
+    text_bytes = sum(map(len, topics))
+    return text_bytes + _TOPIC_COST_BYTES * len(topics) + _READING_COST_BYTES

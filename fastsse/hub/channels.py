@@ -32,6 +32,10 @@ FORGOTTEN_A_STEP = 4_000
 # Topics that the templates of a new channel examine at once, well under a millisecond; and topics
 # that a template examines in one later step.
 LOOKS_AT_ONCE = 256
+# A channel of so many topics is kept for a moment after its last stream: making one costs more than
+# opening a stream. At most so many channels are.
+KEPT_TOPICS_MIN = 32
+UNUSED_MAX = 16
 LOOKS_A_STEP = 32
 
 
@@ -110,6 +114,9 @@ class Channels:
         self._viewed: dict[_ViewKey, Channel] = {}
         self._by_number: list[Channel | None] = []
         self._free_numbers: list[int] = []
+        # Channels without a stream, with the number of the sweep before: the longest unused first.
+        self._unused: OrderedDict[Channel, int] = OrderedDict()
+        self._sweeps = 0
         # Channels whose templates must examine topics, each with these templates. They take turns.
         self._unready: OrderedDict[Channel, tuple[TopicTemplate, ...]] = OrderedDict()
         self._time_budget = TimeBudget()
@@ -156,6 +163,11 @@ class Channels:
             channel = self._granted.get(key)
             if channel is None:
                 channel = self._granted[key] = self._add(selectors, rights, is_quiet)
+        return self._joined(channel)
+
+    def _joined(self, channel: Channel) -> Channel:
+        if not channel.streams:
+            self._unused.pop(channel, None)
         channel.streams += 1
         return channel
 
@@ -176,14 +188,21 @@ class Channels:
             channel = self._viewed[key] = self._add(selectors, rights, is_quiet, view)
             if view.view.filter is not None:
                 self.filters.add(channel.selectors)
-        channel.streams += 1
-        return channel
+        return self._joined(channel)
 
     def leave(self, channel: Channel) -> None:
         """One stream of the channel has ended."""
         channel.streams -= 1
         if channel.streams:
             return
+        if not _is_kept(channel):
+            self._drop(channel)
+            return
+        self._unused[channel] = self._sweeps
+        if len(self._unused) > UNUSED_MAX:
+            self._drop(self._unused.popitem(last=False)[0])
+
+    def _drop(self, channel: Channel) -> None:
         if self._unready.pop(channel, None) is None:
             self._sender.remove_channel(channel.number)
         if channel.view is not None:
@@ -219,7 +238,10 @@ class Channels:
 
     def sweep(self) -> bool:
         """Forgets unneeded topics and prepares channels, for a few milliseconds. Returns True if
-        work is left."""
+        work is left. Drops channels that had no stream since the sweep before."""
+        while self._unused and next(iter(self._unused.values())) < self._sweeps:
+            self._drop(self._unused.popitem(last=False)[0])
+        self._sweeps += 1
         self._time_budget.run(self._step)
         return self._has_more()
 
@@ -268,7 +290,7 @@ class Channels:
                 if topic.ended_at and not topic.is_end_sent:
                     self.end(topic)
             topics = named
-            if not template_texts:
+            if not template_texts and type(selectors) is tuple:  # A feed stays one.
                 selectors = tuple([topic.name for topic in named])  # Share the names' memory.
         number = self._free_number()
         channel = Channel(number, selectors, topics, rights, is_quiet=is_quiet, view=view)
@@ -396,6 +418,15 @@ def _numbers(topics: Selection) -> tuple[int, ...]:
     if isinstance(topics, WantedTopics):
         return tuple(topics.numbers)
     return tuple([topic.number for topic in topics])
+
+
+def _is_kept(channel: Channel) -> bool:
+    """Whether a channel is kept for a moment when it has no stream. One with a filter or a rate is
+    not: it is counted, or has a state of its own."""
+    if not isinstance(channel.topics, tuple) or len(channel.topics) < KEPT_TOPICS_MIN:
+        return False
+    is_whole = channel.view is None or not channel.view.view.is_partial
+    return is_whole and channel.waiting is None
 
 
 def _is_template(text: str) -> bool:

@@ -1,10 +1,11 @@
 """Feeds: selections of very many topics, stored by `POST /feeds` and read by `?feed=ID`."""
 
 import json
+from unittest.mock import Mock
 
 import pytest
 
-from fastsse.api.feeds import FEED_BYTES_MAX, FEED_TOPICS_MAX, read_feed
+from fastsse.api.feeds import FEED_BYTES_MAX, FEED_TOPICS_MAX, FeedsInUse, read_feed
 from fastsse.control.feeds import CACHE_BYTES_MAX, FeedBounds, Feeds, FeedService, FeedTopics
 from fastsse.control.service import LocalControlClient, MemoryControlStore
 from fastsse.errors import FastsseError, InvalidSubscription, Unavailable
@@ -225,6 +226,18 @@ async def test_stream_that_stays_open_keeps_its_feed() -> None:
         node.now_s += 90
         node.feeds.use(FeedTopics.of("a"))
     assert node.find("a")
+
+
+async def test_feeds_of_open_streams_are_reported_as_used(ask, server) -> None:
+    feed = await store(ask, SYMBOLS)
+    used: list[str] = []
+    recorder = Mock(use_every_s=60.0, use=lambda topics: used.append(topics.feed))
+    reports = FeedsInUse(recorder, server._worker._hub.channels)
+    async with connected(server) as raw:
+        await raw.send(get(f"/events?feed={feed}"))
+        await raw.stream()
+        reports.step(1.0)
+        assert used == [feed]
 
 
 async def test_service_without_its_store_gets_feeds_in_use_again() -> None:

@@ -10,12 +10,12 @@ from fastsse._core import QUEUE_MAX, REASON_ENDED, Frame, native_bytes_held, raw
 from fastsse.backbone.memory import MemoryBackbone
 from fastsse.config import HistoryOptions
 from fastsse.errors import StreamRefused
-from fastsse.hub.channels import Channels
+from fastsse.hub.channels import KEPT_TOPICS_MIN, UNUSED_MAX, Channels
 from fastsse.hub.history import History
 from fastsse.hub.resume.options import ReplayOptions
 from fastsse.hub.streams import Streams
 from fastsse.hub.topics import Rules, Topics
-from fastsse.subscriptions import EVENTS, Cursor, Subscription
+from fastsse.subscriptions import EVENTS, Cursor, Subscription, View
 from tests.hub.onenode import RESPONSE_HEAD, START_MS, Node
 
 MakeNode = Callable[..., Node]
@@ -342,6 +342,43 @@ def test_nothing_is_left_of_streams_that_are_gone(node: Node) -> None:
     node.hub.sweep(node.now_ms)
     hub = node.hub
     assert (len(hub.channels), len(hub.topics), hub.streams.replays) == (0, 0, 0)
+
+
+def test_a_channel_of_many_topics_is_kept_from_one_stream_to_the_next(node: Node) -> None:
+    topics = [f"t/{n}" for n in range(KEPT_TOPICS_MIN)]
+    channels = node.hub.channels
+    for view in (None, View(envelope=True)):
+        client = node.subscribe(*topics, view=view)
+        node.hang_up(client)
+        node.publish("t/0", "between")
+        client = node.subscribe(*topics, view=view)
+        node.publish("t/1", "live")
+        node.run_until_received(client, 1)
+        assert len(channels) == 1
+        node.hub.sweep(node.now_ms)
+        node.hub.sweep(node.now_ms)
+        node.publish("t/2", "after")  # Sweeps drop no channel that is used.
+        node.run_until_received(client, 2)
+        node.hang_up(client)
+        assert len(channels) == 1
+        node.hub.sweep(node.now_ms)
+        assert len(channels) == 1
+        node.hub.sweep(node.now_ms)
+        assert len(channels) == 0
+    partial = View(filter="data.n > 1"), View(interval_ms=200), View(types=(b"x",))
+    for view in partial:
+        node.hang_up(node.subscribe(*topics, view=view))
+        assert len(channels) == 0
+
+
+def test_channels_that_are_kept_without_a_stream_are_bounded(node: Node) -> None:
+    topics = [f"t/{n}" for n in range(KEPT_TOPICS_MIN)]
+    for n in range(2 * UNUSED_MAX):
+        node.hang_up(node.subscribe(*topics, f"own/{n}"))
+    assert len(node.hub.channels) == UNUSED_MAX
+    for _ in range(2):
+        node.hub.sweep(node.now_ms)
+    assert (len(node.hub.channels), len(node.hub.topics)) == (0, 0)
 
 
 def test_a_stream_on_a_topic_of_its_own_costs_at_most_a_kilobyte() -> None:
