@@ -31,7 +31,7 @@ from fastsse.backbone.judge import (
 from fastsse.backbone.keys import KeyTable, KnownKey, key_cost
 from fastsse.backbone.lead import LeadLog
 from fastsse.backbone.producers import ProducerRow, ProducerTable, producer_cost
-from fastsse.backbone.stream_rows import StreamTable
+from fastsse.backbone.stream_table import StreamTable
 from fastsse.config import HistoryOptions
 from fastsse.directives import without_key
 from fastsse.entries import KeyedBatch, encode_entries, kinds_of
@@ -110,7 +110,7 @@ class MemoryBackbone:
     def _append(self, events: Sequence[Event]) -> Sequence[int]:
         positions = self._clock.take_all(len(events))
         if self.streams.rows or not is_plain(events):
-            # Who hears of the entries may ask for the rows.
+            # Readers of the entries may ask for the rows, so these come first.
             self.streams.store(events, None, positions)
         return self._handed_on(events, positions)
 

@@ -19,7 +19,7 @@ from fastsse.backbone.judge import JudgedPositions, is_control, is_keyed, is_pla
 from fastsse.backbone.keys import KeyTable
 from fastsse.backbone.memory import MemoryBackbone
 from fastsse.backbone.producers import ProducerTable
-from fastsse.backbone.stream_rows import StreamTable
+from fastsse.backbone.stream_table import StreamTable
 from fastsse.config import HistoryOptions, StreamOptions
 from fastsse.directives import with_count
 from fastsse.entries import Entry, KeyedBatch, sizes

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from fastsse.backbone.sqlite.stream_table import StreamFile
+from fastsse.backbone.sqlite.stream_file import StreamFile
 from fastsse.backbone.stream_rows import RowChange
 from fastsse.streamstate import StreamConfig, StreamRow
 

@@ -1,7 +1,8 @@
 """Rows of durable streams where order is made."""
 
 from fastsse.backbone.stream_expiry import LOOKS, control_event
-from fastsse.backbone.stream_rows import RowChange, StreamTable, rows_of_log
+from fastsse.backbone.stream_rows import RowChange, rows_of_log
+from fastsse.backbone.stream_table import StreamTable
 from fastsse.directives import Directives, Producer, without_seq
 from fastsse.entries import encode_entries
 from fastsse.events import Event

@@ -19,7 +19,7 @@ from fastsse.backbone.judge import JudgedPositions
 from fastsse.backbone.keys import KeyTable
 from fastsse.backbone.memory import MemoryBackbone
 from fastsse.backbone.producers import ProducerTable
-from fastsse.backbone.stream_rows import StreamTable
+from fastsse.backbone.stream_table import StreamTable
 from fastsse.config import Config
 from fastsse.directives import END, Directives, Producer, RequestKey, producer_key
 from fastsse.entries import Entry, encode_entries

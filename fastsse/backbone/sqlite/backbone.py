@@ -37,11 +37,11 @@ from fastsse.backbone.sqlite.queries import HistoryQueries
 from fastsse.backbone.sqlite.reader import READ_AGAIN_S, SqliteReader
 from fastsse.backbone.sqlite.retention import SqliteRetention
 from fastsse.backbone.sqlite.schema import Connect
-from fastsse.backbone.sqlite.stream_table import load_streams
+from fastsse.backbone.sqlite.stream_file import load_streams
 from fastsse.backbone.sqlite.verifying import FileVerifier
 from fastsse.backbone.sqlite.write_batch import Key, StoreBatch
 from fastsse.backbone.sqlite.writer import Barrier, Lost, Stored, Touch, Writer, WriterLinks
-from fastsse.backbone.stream_rows import StreamTable
+from fastsse.backbone.stream_table import StreamTable
 from fastsse.config import HistoryOptions
 from fastsse.entries import KeyedBatch, encode_entries
 from fastsse.errors import FastsseError, InvalidEvent, Unavailable

@@ -33,7 +33,7 @@ from fastsse.backbone.sqlite.position_lease import (
 )
 from fastsse.backbone.sqlite.producer_rows import ProducerRows
 from fastsse.backbone.sqlite.schema import Connect, State, check_path, open_writing, read_state
-from fastsse.backbone.sqlite.stream_table import StreamFile
+from fastsse.backbone.sqlite.stream_file import StreamFile
 from fastsse.backbone.sqlite.topic_rows import TopicRows
 from fastsse.backbone.sqlite.verifying import cut_short
 from fastsse.positions import TimeMarks, position_at

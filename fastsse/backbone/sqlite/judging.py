@@ -6,7 +6,7 @@ from typing import Final
 from fastsse.backbone.judge import is_plain, judge, new_keys, new_rows, newest_sequence
 from fastsse.backbone.sqlite.file import HistoryFile
 from fastsse.backbone.sqlite.places import position_of
-from fastsse.backbone.sqlite.stream_table import StreamFile
+from fastsse.backbone.sqlite.stream_file import StreamFile
 from fastsse.backbone.sqlite.write_batch import StoreBatch
 from fastsse.backbone.stream_rows import changes, check
 from fastsse.directives import Control, read_control

@@ -12,7 +12,8 @@ from fastsse.backbone.judge import is_plain
 from fastsse.backbone.keys import KeyTable, known_of_entry
 from fastsse.backbone.memory import MemoryBackbone
 from fastsse.backbone.producers import ProducerRow, ProducerTable
-from fastsse.backbone.stream_rows import RowChange, StreamTable, rows_of_log
+from fastsse.backbone.stream_rows import RowChange, rows_of_log
+from fastsse.backbone.stream_table import StreamTable
 from fastsse.config import HistoryOptions, StreamOptions
 from fastsse.directives import OF_PRODUCER, Producer, without_seq
 from fastsse.entries import Entry
