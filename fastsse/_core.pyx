@@ -569,7 +569,6 @@ cdef int check_whole(Frame frame) except -1:
     return 0
 
 
-@cython.final
 cdef str word_of(Figures* figures):
     """What an operator calls the state of a connection."""
     if figures.state == DRAINING:
@@ -595,6 +594,7 @@ cdef tuple inspected(Inspection* inspection):
     return "inspected", inspection.number, found, inspection.next_slot
 
 
+@cython.final
 cdef class Sender:
     cdef State* state
     cdef uint32_t* generations         # of each slot, as the loop thread knows it

@@ -16,10 +16,10 @@ from fastsse.native.certificates cimport (
     TICKET_KEY_BYTES, certificates_free, certificates_new, context_new, set_ticket_keys)
 from fastsse.native.certificates cimport Certificates as NativeCertificates
 from fastsse.native.door cimport (
-    ACCEPTED, CERTIFY, EXHAUSTED, FAILED, LISTEN, PLAIN, QUIT, REST, SEAL, DoorCommand, Notice,
-    door_clear, door_command_free, door_command_new, door_init, door_main, door_send,
-    notice_free)
-from fastsse.native.door cimport Door as NativeDoor
+    CERTIFY, LISTEN, PAUSE, QUIT, SEAL, DoorCommand, door_clear, door_command_free, door_command_new,
+    door_init, door_main, door_send, notice_free)
+from fastsse.native.door_table cimport ACCEPTED, EXHAUSTED, FAILED, PLAIN, Notice
+from fastsse.native.door_table cimport Door as NativeDoor
 from fastsse.native.memory cimport native_bytes
 from fastsse.native.openssl cimport (
     ERR_clear_error, ERR_get_error, ERR_reason_error_string, FILE_PEM, OpenSSL_version,
@@ -240,7 +240,7 @@ cdef class Door:
     def pause(self, uint32_t duration_ms):
         cdef DoorCommand* command
         self.check_open()
-        command = door_command_new(REST, 0)
+        command = door_command_new(PAUSE, 0)
         command.pause_us = <uint64_t>duration_ms * 1000
         door_send(self.door, command)
 

@@ -1,6 +1,8 @@
 """What the hub keeps: topics, the log of each, the log of all, and eviction. Loop thread only.
 
 `hub/history.py` reads the same objects for pages and replays.
+
+Over 400 lines: an append, its eviction and its delivery touch the same fields in one call.
 """
 
 cimport cython

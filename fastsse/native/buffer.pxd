@@ -1,5 +1,4 @@
-# Bytes that grow. Its memory counts as all native memory does, and is kept for the next use until
-# `buffer_free`.
+# A buffer that grows. Its memory is counted, and kept for the next use until `buffer_free`.
 
 from libc.string cimport memcpy
 
@@ -23,14 +22,14 @@ cdef inline void buffer_free(Buffer* buffer) noexcept nogil:
 
 
 cdef inline void buffer_clear(Buffer* buffer) noexcept nogil:
-    """Empties it; the memory of an unusually large content is given back."""
+    """Empties it. The memory of an unusually large content is freed."""
     buffer.size = 0
     if buffer.capacity > BUFFER_KEPT_BYTES:
         buffer_free(buffer)
 
 
 cdef inline char* buffer_room(Buffer* buffer, size_t more) noexcept nogil:
-    """Where `more` bytes can be written."""
+    """Makes room for `more` bytes, and returns where they can be written."""
     cdef size_t capacity = buffer.capacity
     if buffer.size + more > capacity:
         capacity = max(buffer.size + more, capacity + capacity // 2, <size_t>256)

@@ -37,7 +37,7 @@ cdef inline Certificates* certificates_new(uint32_t count) noexcept nogil:
 
 
 cdef inline void certificates_free(Certificates* certificates) noexcept nogil:
-    """Connections that were made with them keep what they need of them (OpenSSL counts)."""
+    """Frees the certificates. Open connections keep what they need: OpenSSL counts references."""
     cdef uint32_t index
     if certificates is NULL:
         return
@@ -49,7 +49,7 @@ cdef inline void certificates_free(Certificates* certificates) noexcept nogil:
 
 
 cdef inline void set_ticket_keys(Certificates* certificates, void* keys) noexcept nogil:
-    """Tickets that were sealed with other keys lead to a full handshake from now on."""
+    """Sets the keys of session tickets. A ticket with other keys leads to a full handshake."""
     cdef uint32_t index
     for index in range(certificates.count):
         SSL_CTX_ctrl(
@@ -89,7 +89,7 @@ cdef inline int on_name(SSL* ssl, int* alert, void* argument) noexcept nogil:
 
 
 cdef inline void certificates_serve(Certificates* certificates, Certificates** place) noexcept nogil:
-    """Has each handshake choose among the certificates that are in `place` then."""
+    """Has each handshake choose among the certificates that `place` points to at that time."""
     cdef uint32_t index
     for index in range(certificates.count):
         SSL_CTX_callback_ctrl(
@@ -103,7 +103,8 @@ cdef inline SSL_CTX* context_new(int version) noexcept nogil:
     cdef SSL_CTX* context = SSL_CTX_new(TLS_server_method())
     if context is NULL:
         return NULL
-    # HTTP has its own ends, so nothing depends on the close_notify of a client, and many send none.
+    # The end of a request is known from HTTP, so a client that closes without close_notify, as
+    # many do, is no error.
     SSL_CTX_set_options(
         context, <uint64_t>OP_NO_RENEGOTIATION | OP_NO_COMPRESSION | OP_CIPHER_SERVER_PREFERENCE
         | OP_PRIORITIZE_CHACHA | OP_IGNORE_UNEXPECTED_EOF)

@@ -19,8 +19,8 @@ cdef enum:
 
 
 cdef struct LastValue:         # its number is 2 * topic, and one more if it is the private one
-    FrameData* frame           # newest event with policy `latest`, whatever rings have trimmed
-    FrameData* envelope        # its twin, where a channel was sent that
+    FrameData* frame           # newest event with policy `latest`; kept when rings trim it
+    FrameData* envelope        # the same with an envelope, if a channel was sent it
     uint64_t sequence
     uint32_t older             # neighbours in the list of last values, by sequence
     uint32_t newer
@@ -30,7 +30,7 @@ cdef struct Topic:
     Numbers channels
     LastValue last[2]          # public; private, and then newer than the public one
     uint32_t generation        # moves on when the topic is forgotten, so that its grants are too
-    FrameData* ended           # what its streams receive at its end; NULL while it is open
+    FrameData* ended           # end event that its streams get; NULL while the topic is open
 
 
 cdef struct Waiting:           # an event that waits for its channel's tick, see `rate`
@@ -45,7 +45,7 @@ cdef struct Rate:
     uint32_t interval_ms
     uint32_t index             # in the list of channels in which something waits
     uint64_t span              # the number of the newest span of time
-    uint64_t late_ms           # how late events came lately
+    uint64_t late_ms           # how late recent events came
     uint64_t due_us            # when what waits is sent
     uint64_t bytes
     Waiting* waiting           # in order
@@ -61,7 +61,7 @@ cdef struct Channel:
     Pairs links                # topic to this channel's place in that topic's list
     Pairs grants               # topic to the generation of it for which the grant was given
     Ring ring
-    uint64_t last_sequence     # newest event appended; also tells one that came by another topic
+    uint64_t last_sequence     # newest event appended; the same again came by another topic
     uint64_t last_disconnect   # newest event whose policy is `disconnect`
     uint64_t last_skip
     uint64_t seen              # newest event that the view judged, sent or not
@@ -69,8 +69,8 @@ cdef struct Channel:
     uint64_t seen_n
     View* view                 # NULL: every event, as it is
     Rate* rate                 # NULL: each event at once
-    FrameData* mark            # moves the id to `seen`, while that is its place
-    uint64_t low               # lowest cursor met in this round among those not blocked
+    FrameData* mark            # block that moves the id to `seen`; made again when that moves
+    uint64_t low               # lowest cursor of unblocked connections in this round
     Channel* next_work
     uint32_t number
     uint32_t hand              # where the sweep stands in `conns`
@@ -81,10 +81,10 @@ cdef struct Channel:
     uint8_t removed            # its number is free again; freed when it leaves the work list
     uint8_t granted_all
     uint8_t is_quiet           # its streams take no control events, and end in the place of a gap
-    uint8_t can_end            # it has exact topics only, and is over when all of them have ended
+    uint8_t can_end            # only exact topics: it is over when all of them have ended
     uint8_t is_listed_over     # stands in the list of channels that are over
     uint32_t end_hand          # where the walk over its ending connections stands
-    FrameData* end_frame       # it is over: what its streams get last; else NULL
+    FrameData* end_frame       # last event of its streams when it is over; else NULL
 
 
 cdef struct Directory:
@@ -206,7 +206,8 @@ cdef inline void channel_free(Channel* channel) noexcept nogil:
 
 
 cdef inline void channel_remove(Directory* directory, Channel* channel) noexcept nogil:
-    """Removes a channel without connections. A caller that has it in a list frees it later."""
+    """Removes a channel without connections. If it is in the work list, it is freed when it leaves
+    the list."""
     cdef Pair* links = pairs_items(&channel.links)
     cdef uint32_t index
     for index in range(pairs_end(&channel.links)):

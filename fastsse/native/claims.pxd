@@ -16,13 +16,13 @@ cdef struct Claim:
     uint64_t subject           # a hash; 0: none
     uint64_t token             # a hash; 0: none
     uint64_t issued_s          # unix; 0: unknown, which is before any time
-    uint64_t given             # place among all claims and revocations, in the order of commands
-    uint8_t notified           # that it expires soon
+    uint64_t given             # running number of claims and revocations, by command
+    uint8_t notified           # the loop knows that it expires soon
 
 
 cdef struct Revocation:
     Revocation* next
-    uint64_t subject           # each of these three: 0 for any
+    uint64_t subject           # of these three, 0 matches any
     uint64_t token
     uint64_t issued_before_s
     uint64_t given
@@ -31,8 +31,8 @@ cdef struct Revocation:
 cdef struct Revoking:
     Revocation* first
     Revocation* last
-    uint32_t in_walk           # how many of the first the walk under way looks for; 0: none is
-    uint32_t slot              # where it stands
+    uint32_t in_walk           # revocations in the walk under way, the first ones; 0: no walk
+    uint32_t slot              # the next row of the walk
 
 
 cdef inline bint is_named(Claim* claim, Revocation* by) noexcept nogil:

@@ -1,4 +1,4 @@
-# The clock hand: walks round the table slice by slice and examines every row for events of time:
+# The clock hand: walks round the table slice by slice and checks every row for what time brings:
 # lag, lost edges, heartbeats, expiry, unanswered pings.
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
@@ -24,8 +24,7 @@ from fastsse.native.table cimport (
 from fastsse.native.view cimport NO_MARK
 
 cdef enum:
-    # The hand goes once round in this time. So things that are due are done within a second, also
-    # if the thread is busy.
+    # The time of one round. So what is due is done within a second, also if the thread is busy.
     ROUND_MS = 700
 
 
@@ -33,8 +32,8 @@ cdef enum:
 
 cdef inline bint is_due(
         State* state, Conn* conn, uint32_t since_ds, uint32_t interval_ds) noexcept nogil:
-    """The time is 80 to 100 % of the interval, by slot, so that after a broadcast not all
-    heartbeats are due at once. Never if the interval is 0."""
+    """Whether an interval is over: after 80 to 100 % of it, depending on the slot, so that not all
+    streams are due at once after a broadcast. Never if it is 0."""
     cdef uint32_t mixed = (slot_of(state, conn) * 2654435761u) >> 16
     cdef uint32_t early_ds = <uint32_t>(<uint64_t>interval_ds * (mixed & 255) // 1280)
     return interval_ds and now_ds(state) - since_ds >= interval_ds - early_ds
@@ -65,7 +64,7 @@ cdef inline FrameData* heartbeat_of(State* state, Conn* conn) noexcept nogil:
 
 
 cdef inline bint has_passed_over(State* state, Conn* conn) noexcept nogil:
-    """Whether the view of a stream's channel has left out events since what it was sent last."""
+    """Whether the view has left out events since the last event that the stream was sent."""
     cdef Channel* channel
     if conn.state != LIVE:
         return False
@@ -160,9 +159,9 @@ cdef inline void look_at_blocked(State* state, Conn* conn) noexcept nogil:
 
 
 cdef inline void look_at_age(State* state, Conn* conn) noexcept nogil:
-    """A stream that is old enough ends at different times by its slot, so that streams that came
-    together do not return together. One with a full socket is left to its lag policy until that
-    has room."""
+    """Ends a stream that is older than the lifetime, sooner or later by its slot, so that streams
+    that opened together do not reconnect together. A stream with a full socket is left to its lag
+    policy until the socket has room."""
     if is_due(state, conn, conn.opened_ds, state.options.lifetime_ds):
         part(state, conn, LIFETIME)
 

@@ -37,7 +37,7 @@ cdef struct Counters:
     int64_t missed_edges       # blocked sockets that were found writable with no event
     int64_t skipped            # times that policy `skip` moved a connection to the newest event
     int64_t gaps_sent          # gap events sent for them: one for several skips of a stuck one
-    int64_t lapped             # times that policy `latest` left a connection each topic's newest
+    int64_t lapped             # times that policy `latest` reduced a connection to newest values
     int64_t lag_bytes          # largest lag of a blocked connection, as the clock hand saw it
     int64_t ring_entries       # now, all channels
     int64_t ring_bytes         # now: event bytes that rings refer to (a shared frame counts in each)

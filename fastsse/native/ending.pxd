@@ -1,6 +1,6 @@
-# Ends of topics. A channel whose streams follow only topics that ended is over: each of its
-# connections that has everything gets the end event, the last chunk and FIN. Their clients may all
-# come back, so the ends are spread: so many a second in one process, whatever the number.
+# Ends of topics. A channel is over when all of its topics have ended: each of its connections gets,
+# after the last event, the end event, the last chunk and FIN. All clients may reconnect, so a process
+# ends only a fixed number of streams a second.
 
 from libc.stdint cimport uint32_t
 
@@ -17,11 +17,11 @@ from fastsse.native.table cimport BLOCKED, Conn
 
 cdef enum:
     ENDS_PER_SECOND = 2_000
-    LOOKS_PER_PASS = 4_096     # of connections that still have something to get, mostly
+    LOOKS_PER_PASS = 4_096     # connections examined that still have pending events
 
 
 cdef inline void be_over(State* state, Channel* channel, FrameData* last) noexcept nogil:
-    """`last` is the end that its streams get, behind what waits for the tick."""
+    """Marks a channel as over. Its streams get what waits for the tick, then `last`."""
     flush(state, channel)
     if channel.end_frame is not last:
         frame_drop(channel.end_frame)
@@ -50,8 +50,8 @@ cdef inline FrameData* newest_end(Directory* directory, Channel* channel) noexce
     return newest
 
 
-cdef inline void look_whether_over(State* state, Channel* channel) noexcept nogil:
-    """O(topics of the channel), for a channel of exact topics only."""
+cdef inline void check_channel_over(State* state, Channel* channel) noexcept nogil:
+    """Checks whether a channel is over; only one of exact topics can be. O(its topics)."""
     cdef FrameData* last
     if not channel.can_end:
         return
@@ -64,12 +64,12 @@ cdef inline void look_whether_over(State* state, Channel* channel) noexcept nogi
 
 
 cdef inline void set_ended(State* state, uint32_t number, FrameData* ended) noexcept nogil:
-    """A topic has ended, or, with NULL, is open again since nothing is kept of it."""
+    """Notes that a topic has ended. With NULL it is open again: nothing is kept of it."""
     cdef uint32_t index
     frame_drop(topic_at(&state.directory, number).ended)
     topic_at(&state.directory, number).ended = NULL if ended is NULL else frame_keep(ended)
     for index in range(state.directory.topics[number].channels.count):
-        look_whether_over(state, channel_at(
+        check_channel_over(state, channel_at(
             &state.directory,
             numbers_items(&state.directory.topics[number].channels)[index]))
 
@@ -79,8 +79,8 @@ cdef inline bint is_whole(State* state, Conn* conn) noexcept nogil:
 
 
 cdef inline uint32_t end_streams(State* state, Channel* channel, uint32_t looks) noexcept nogil:
-    """Ends those that have everything, as far as this tick's share goes; returns the looks left.
-    From the back, since the last one takes the place of one that leaves."""
+    """Ends connections that have no pending events, up to this tick's share; returns how many may
+    still be examined. It goes backwards, because the last one moves to the place of one that leaves."""
     cdef FrameData* farewell
     cdef Conn* conn
     while looks and state.ends_left and channel.end_hand:
@@ -97,7 +97,7 @@ cdef inline uint32_t end_streams(State* state, Channel* channel, uint32_t looks)
 
 
 cdef inline void end_some(State* state) noexcept nogil:
-    """Goes on with the pass over the channels that are over, the last first."""
+    """Continues the pass over channels that are over, the last one first."""
     cdef uint32_t at = state.over_hand
     cdef uint32_t looks = LOOKS_PER_PASS
     cdef Channel* channel
@@ -119,5 +119,5 @@ cdef inline void end_some(State* state) noexcept nogil:
 
 
 cdef inline void share_ends(State* state) noexcept nogil:
-    """Each tick has its share."""
+    """Sets how many streams may end in this tick."""
     state.ends_left = ENDS_PER_SECOND * state.options.tick_ms // 1000 + 1

@@ -1,5 +1,5 @@
-# What is known of an event in addition to its frame: the names of its topics, and its meta. The
-# sender knows topics by their numbers, so a publish brings the names where a view may need them.
+# Facts of an event in addition to its frame: the names of its topics, and its meta. The sender knows
+# topics by numbers only, so a publish carries the names if a view may need them.
 
 from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memset
@@ -31,7 +31,7 @@ cdef inline char* facts_bytes(Facts* facts) noexcept nogil:
 
 
 cdef inline Facts* facts_new(uint32_t topic_count, size_t bytes) noexcept nogil:
-    """Without its texts, for which there is room."""
+    """Allocates facts with room for the texts, which are not written yet."""
     cdef size_t size = sizeof(Facts) + topic_count * sizeof(Text) + bytes
     cdef Facts* facts = <Facts*>alloc(size)
     memset(facts, 0, sizeof(Facts))

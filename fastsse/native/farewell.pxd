@@ -1,7 +1,6 @@
-# Endings that never cut an event: the current frame, a farewell, FIN. Only a complete response has
-# a last chunk, because a client must not mistake half of an answer for all of it. This header has
-# the end of one stream, the end of streams that lost their right, and the drain, which spreads all
-# ends over a window.
+# Ends that never cut an event: the current frame is finished, then a farewell and FIN are sent. Only a
+# complete response gets a last chunk; without it the client knows that the response was cut. This
+# header ends one stream, streams that lost their right, and, in a drain, all streams over a window.
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdio cimport snprintf
@@ -17,9 +16,8 @@ from fastsse.native.table cimport BLOCKED, CHUNKED, CLOSED, Conn, DRAINING, FREE
 cdef inline void begin_farewell(
         State* state, Conn* conn, uint8_t reason, FrameData* farewell,
         bint is_over) noexcept nogil:
-    """From a frame boundary: the farewell, the last chunk if the response is over, FIN. Takes over
-    the reference. Without the last chunk an HTTP/1.1 client knows that the response was cut (RFC
-    9112 8)."""
+    """Ends a stream at its next frame boundary: the farewell, the last chunk if the response is
+    complete, FIN. Takes over the reference. RFC 9112 8: without a last chunk the response was cut."""
     cdef Node** at
     cdef Node* node
     if conn.state == LIVE:
@@ -47,8 +45,8 @@ cdef inline void begin_farewell(
 
 
 cdef inline FrameData* retry_frame(State* state) noexcept nogil:
-    """`retry:` between one and two times the usual, and a field line only: a blank line would make
-    some client libraries emit an empty event."""
+    """A `retry:` line with one to two times the usual time. No blank line follows, because some client
+    libraries would then emit an empty event."""
     cdef char body[32]
     cdef uint32_t retry_ms = state.options.retry_ms + random_below(state, state.options.retry_ms + 1)
     return frame_of_bytes(body, snprintf(body, sizeof(body), b"retry: %u\n", retry_ms), True)
@@ -83,8 +81,8 @@ cdef inline bint is_dismissed(Conn* conn) noexcept nogil:
 
 
 cdef inline void part(State* state, Conn* conn, uint8_t reason) noexcept nogil:
-    """Ends a stream whose client is to return: what is pending, if one send can give it, and when
-    to come back."""
+    """Ends a stream whose client should reconnect: sends what is pending, if one send is enough, and
+    the time after which to reconnect."""
     if not conn.flags & BLOCKED:
         visit(state, conn)
     if conn.state != CLOSED:

@@ -1,5 +1,5 @@
-# What a frame says, read back from its bytes: type, head lines and data. A frame was encoded by us,
-# so each field stands where the encoder puts it: event, retry, id, then the lines of data.
+# Reads type, head lines and data back from the bytes of a frame. The frame was encoded here, so its
+# fields are in the encoder's order: event, retry, id, then the lines of data.
 
 from libc.string cimport memchr, memcmp, memcpy
 
@@ -40,7 +40,7 @@ cdef inline Text type_of(FrameData* frame) noexcept nogil:
 
 
 cdef inline void read_event(FrameData* frame, EventText* event) noexcept nogil:
-    """Takes a frame apart. O(bytes). `event` is to be cleared, or was read into before."""
+    """Reads the fields of a frame. O(bytes). `event` must be zeroed, or filled by an earlier call."""
     cdef const char* at = frame_body(frame)
     cdef const char* end = at + frame.body_bytes
     cdef const char* begin = at

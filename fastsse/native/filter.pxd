@@ -1,5 +1,5 @@
-# Filters: expressions as a list of steps on a small stack. There are no jumps, so a filter takes as
-# many steps as it has. What can't be compared, or is not there, is an error, which is no match.
+# Filters: expressions as a list of steps on a small stack. There are no jumps, so each step runs once.
+# A value that is missing or can't be compared makes an error, and an error is no match.
 # `fastsse/expressions` has the language.
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
@@ -181,7 +181,7 @@ cdef inline Value apply_to_texts(uint32_t code, Value* left, Value* right) noexc
 
 cdef inline Value apply_to_topics(
         Look* look, Mask* shown, uint32_t code, Value* right) noexcept nogil:
-    """A test that holds when it holds for one of the topics."""
+    """Whether a test is true for one of the topics."""
     cdef Value left
     cdef Value result = truth(False)
     cdef uint32_t index
@@ -219,7 +219,7 @@ cdef inline Value compare(uint32_t code, Value* left, Value* right) noexcept nog
 
 
 cdef inline Value combine(uint32_t code, Value* left, Value* right) noexcept nogil:
-    """`&&` and `||`: one side that decides is enough, whatever the other is."""
+    """`&&` and `||`: a side that decides the result is enough, even if the other is an error."""
     cdef bint decides = code == OR
     if (left.kind == V_BOOL and left.whole == decides) \
             or (right.kind == V_BOOL and right.whole == decides):

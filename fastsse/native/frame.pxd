@@ -1,6 +1,6 @@
 # A frame: one event (or one page of them) encoded once, immutable, shared by all its receivers.
 # It lies in memory as `hex CRLF body CRLF`: HTTP/1.1 clients get the whole, raw ones the body.
-# The encoder is a security boundary: nothing a publisher sends may end a line that we began.
+# The encoder is a security boundary: nothing that a publisher sends may end a field line early.
 
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdio cimport snprintf
@@ -23,7 +23,7 @@ cdef struct FrameData:
     uint32_t events            # events in it: 1, or as many as a page has, or 0
     uint64_t position_ms
     uint64_t position_n
-    uint64_t time_ms           # when it was published, by the hub's clock: apart from its place
+    uint64_t time_ms           # when it was published, by the hub's clock; not its position
     uint64_t expires_ms        # unix time from which on it is not sent any more; 0: never
     # the bytes follow
 

@@ -1,5 +1,6 @@
-# What operators see of single connections. The loop thread asks for some rows, the sender fills in
-# figures that only it may read, and the loop takes them when they are done. The loop owns the memory.
+# Figures of single connections for operators. The loop thread requests some rows, the sender fills
+# in figures that only it may read, and the loop takes them when they are done. The loop owns the
+# memory.
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
@@ -35,7 +36,7 @@ cdef struct Inspection:
     uint32_t capacity
     uint32_t count
     uint32_t next_slot         # of a search: where the next one goes on
-    uint32_t done              # atomic: set by the sender behind everything else
+    uint32_t done              # atomic: set by the sender after everything else
 
 
 cdef inline Figures* inspection_rows(Inspection* inspection) noexcept nogil:

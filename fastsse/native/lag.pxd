@@ -90,8 +90,8 @@ cdef inline void latest(State* state, Conn* conn) noexcept nogil:
 # ---- judging -----------------------------------------------------------------------------------
 
 cdef inline uint64_t waiting_bytes(Channel* channel, Conn* conn) noexcept nogil:
-    """The bytes that wait after the current or next frame: one accepted event is no lag, whatever
-    its length."""
+    """The pending bytes without the current or next frame: a single accepted event is never lag,
+    whatever its length."""
     cdef Ring* ring = &channel.ring
     cdef uint64_t total = ring_bytes_after(ring, conn.cursor)
     cdef Node* node = conn.private

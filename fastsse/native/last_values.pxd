@@ -13,12 +13,12 @@ from fastsse.native.state cimport State, VISIT_FRAMES
 from fastsse.native.table cimport Conn, LAPPED, NONE
 
 cdef enum:
-    OWN_TOPICS_MAX = 128       # a channel of more looks at the values that there are instead
+    OWN_TOPICS_MAX = 128       # a channel with more topics walks over all last values instead
 
 
 cdef inline FrameData* value_for(Channel* channel, LastValue* value) noexcept nogil:
-    """A last value as the channel is sent it. One of after a cursor has the twin, because the event
-    was sent to the channel, else `latest` does not hold for it (`offer`)."""
+    """A last value in the channel's form. With an envelope: the twin exists, because the event was
+    sent to the channel; otherwise policy `latest` would not apply to it (see `offer`)."""
     return value.envelope if channel.view is not NULL and channel.view.has_envelope else value.frame
 
 
@@ -84,7 +84,7 @@ cdef inline Node* insert_in_order(Node* nodes, Node* node) noexcept nogil:
 
 
 cdef inline Node* of_few_topics(State* state, Channel* channel, uint64_t cursor) noexcept nogil:
-    """The same from the channel's own topics, without examining others."""
+    """The same, from the channel's own topics only."""
     cdef Node* nodes = NULL
     cdef Pair* links = pairs_items(&channel.links)
     cdef LastValue* value

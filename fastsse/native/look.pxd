@@ -1,5 +1,5 @@
-# A look at one event, shared by all views that may send it: what is read of it is read once, and
-# its twins, the same event in another form, are made once for each set of topics that is shown.
+# A look at one event, shared by all views that may send it. Each field is read once. A *twin* is the
+# same event with an envelope; it is made once for each set of topics that it shows.
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdio cimport snprintf
@@ -16,8 +16,8 @@ from fastsse.native.json cimport (
 from fastsse.native.value cimport Value
 
 cdef enum:
-    FIELDS_MAX = 256           # paths that are kept of one event
-    TWINS_MAX = 8              # sets of topics of one event; above it the oldest is made again
+    FIELDS_MAX = 256           # values of paths that are cached for one event
+    TWINS_MAX = 8              # cached for one event; a new one then replaces the oldest
     DATA_JSON = 1              # `FrameData.data_kind` of JSON
 
 cdef enum Reading:             # of a text as JSON
@@ -38,9 +38,9 @@ cdef struct Twin:
 
 
 cdef struct Look:
-    FrameData* frame           # not the look's own
-    Facts* facts               # nor these; NULL: not known
-    uint64_t serial            # of the event, so that what is kept of another is not believed
+    FrameData* frame           # borrowed
+    Facts* facts               # borrowed; NULL: unknown
+    uint64_t serial            # of the event; cached values with another one are invalid
     uint8_t is_read
     uint8_t data_kind
     uint8_t data_state         # Reading
@@ -85,7 +85,7 @@ cdef inline void look_free(Look* look) noexcept nogil:
 
 
 cdef inline EventText* event_of(Look* look) noexcept nogil:
-    """The event's fields, read for the first that asks."""
+    """The event's fields. The first call reads them."""
     if not look.is_read:
         read_event(look.frame, &look.event)
         look.is_read = True
@@ -93,7 +93,7 @@ cdef inline EventText* event_of(Look* look) noexcept nogil:
 
 
 cdef inline Json* data_of(Look* look) noexcept nogil:
-    """The data as JSON; NULL when it is none."""
+    """The data as JSON; NULL if it is not JSON."""
     if look.data_state == UNREAD:
         look.data_state = IS_JSON if json_read(&look.data, event_of(look).data) else NOT_JSON
     return &look.data if look.data_state == IS_JSON else NULL
@@ -171,8 +171,8 @@ cdef inline void put_envelope(Look* look, Mask* shown) noexcept nogil:
 
 
 cdef inline FrameData* envelope_frame(Look* look, Mask* shown) noexcept nogil:
-    """The event with its envelope for data, one reference. What is no event, or would be over
-    BODY_BYTES_MAX, is the frame as it is."""
+    """The event with an envelope as its data; one reference. A frame that is no event, or would be
+    longer than BODY_BYTES_MAX, is returned unchanged."""
     cdef EventText* event = event_of(look)
     cdef FrameData* twin
     cdef size_t size
@@ -203,7 +203,7 @@ cdef inline FrameData* envelope_frame(Look* look, Mask* shown) noexcept nogil:
 
 
 cdef inline FrameData* envelope_of(Look* look, Mask shown) noexcept nogil:
-    """The twin that shows these topics, made for the first that asks; it is the look's."""
+    """The twin that shows these topics. The first call makes it; the look owns it."""
     cdef FrameData* kept = find_envelope(look, shown)
     cdef Twin* twin
     if kept is not NULL:
@@ -218,7 +218,7 @@ cdef inline FrameData* envelope_of(Look* look, Mask shown) noexcept nogil:
 
 
 cdef inline FrameData* find_envelope(Look* look, Mask shown) noexcept nogil:
-    """The twin that shows these topics, while it is kept; else NULL."""
+    """The twin that shows these topics, if it is cached; else NULL."""
     cdef uint32_t index
     for index in range(min(look.twin_count, <uint32_t>TWINS_MAX)):
         if masks_equal(look.twins[index].shown, shown):

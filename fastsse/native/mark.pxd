@@ -12,7 +12,7 @@ from fastsse.native.view cimport DATA_MARK, LINE_MARK
 
 
 cdef inline FrameData* mark_of(Channel* channel) noexcept nogil:
-    """The block of the channel's newest place, made for the first stream that is sent it."""
+    """The block for the channel's newest place. The first call for a place makes it."""
     cdef char body[96]
     cdef int size
     cdef FrameData* mark = channel.mark
@@ -32,8 +32,8 @@ cdef inline FrameData* mark_of(Channel* channel) noexcept nogil:
 
 
 cdef inline void add_mark(Channel* channel, Conn* conn) noexcept nogil:
-    """Puts the mark in the place of a short heartbeat, or behind a padded one. The stream has all
-    that is in the ring, and here its cursor passes what was left out."""
+    """Sends the mark instead of a short heartbeat, or after a padded one. The stream has no pending
+    events, and the mark moves its cursor past those that its view left out."""
     if conn.beat >> BEAT_PAD_SHIFT:
         conn.private.next = node_new(frame_keep(mark_of(channel)), PLAIN)
     else:

@@ -1,4 +1,4 @@
-# What a channel with a view is sent of a publish. All such channels share one look at the event.
+# Offers a publish to channels with a view. All such channels share one look at the event.
 
 from libc.stdint cimport uint32_t
 
@@ -39,8 +39,8 @@ cdef inline void note_seen(State* state, Channel* channel, FrameData* frame) noe
 
 
 cdef inline void pass_over(State* state, Channel* channel, Command* command) noexcept nogil:
-    """A lapped stream can't be sent its topic's newest value when the view leaves that out, so
-    policy `latest` becomes `skip`: it is sent a gap."""
+    """Notes an event that the view leaves out. A stream that fell behind can't get it as its topic's
+    newest value, so policy `latest` becomes `skip`: such a stream gets a gap."""
     if command.policy == LATEST:
         channel.last_skip = state.sequence
     bump(&state.counters.passed_over, 1)
@@ -49,8 +49,8 @@ cdef inline void pass_over(State* state, Channel* channel, Command* command) noe
 cdef inline void send_as(
         State* state, Channel* channel, Command* command, FrameData* frame,
         Verdict verdict) noexcept nogil:
-    """At once, or with the next tick. What ends the streams, and what is no event, waits for
-    nothing; what waits goes before it."""
+    """Appends an event at once, or, in a channel with a rate, at the next tick. An event that ends
+    the streams, and a frame that is no event, are appended at once, after all that waits."""
     if channel.rate is not NULL and verdict == SENDS and command.frame.events:
         wait_for_tick(
             state, channel, frame,

@@ -9,7 +9,7 @@ from fastsse.native.memory cimport release, alloc
 
 cdef enum:
     NO_KEY = 0xFFFFFFFF
-    IN_TURN_MAX = 8            # up to so many are packed and searched in turn
+    IN_TURN_MAX = 8            # up to this many are searched one by one
 
 
 cdef struct Pair:

@@ -30,7 +30,7 @@ cdef inline object int_of(Place place):
 
 
 cdef inline int set_place(Place* place, position) except -1:
-    """From an int of up to 128 bits; what is below counts as 0, where no event is."""
+    """Reads an int of up to 128 bits. A negative one counts as 0, where no event is."""
     if position < 0:
         place.ms = place.n = 0
         return 0

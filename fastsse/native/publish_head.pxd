@@ -1,5 +1,5 @@
-# The head of a publish, read strictly. It is a second parser next to llhttp's, so it accepts less:
-# whatever is not plainly a publish is not judged here but left to llhttp, be it right or wrong.
+# Reads the head of a publish, strictly. It is a second parser next to llhttp, so it accepts less than
+# llhttp: a head that is not clearly a usual publish, valid or not, is left to llhttp.
 # `tests/http/fuzz_intake.py` compares the two.
 
 from libc.stdint cimport uint8_t, uint64_t
@@ -58,21 +58,21 @@ cdef enum:
     LENGTH_DIGITS_MAX = 8
     TRACE_BYTES = 55            # of a traceparent; the last digit has the flag `sampled`
 
-# What a header is to a publish. A name that is not in the table is read by no route.
+# The meaning of a header for a publish. No route reads a name that is not in the table.
 cdef enum:
-    IGNORED                     # may stand once, and changes nothing
-    SLOW                        # the request is not for here
+    IGNORED                     # may occur once, and changes nothing
+    SLOW                        # the request is left to llhttp
     LENGTH
     HOST
     AUTHORIZATION
     ORIGIN
     FORWARDED
-    CONNECTION                  # `keep-alive`, or the request is not for here
-    ACCEPT                      # an event stream is not for here
-    MEDIA_TYPE                  # neither is a body that is one
+    CONNECTION                  # with another value than `keep-alive` it is left to llhttp
+    ACCEPT                      # with an event stream it is left to llhttp
+    MEDIA_TYPE                  # a body that is an event stream is left to llhttp
     KEY
     EXPECT
-    TRACED                      # a trace that is recorded is not for here
+    TRACED                      # a trace that is recorded is left to llhttp
     REQUEST_ID
     PRODUCER_ID                 # of durable streams, as the next two
     PRODUCER_EPOCH
@@ -185,7 +185,7 @@ cdef inline bint is_json_name(const char* name) noexcept nogil:
 
 
 cdef inline bint read_value(const HeaderName* name, Text value, PublishHead* head) noexcept nogil:
-    """Takes one header; False when the request is not for here."""
+    """Takes one header; False when the request is left to llhttp."""
     if name.meaning == SLOW:
         return False
     if name.meaning == CONNECTION:
@@ -234,8 +234,8 @@ cdef inline bint read_publish_head(
     const HeaderNames* names, const HeadBounds* bounds, const char* at, const char* end,
     PublishHead* head
 ) noexcept nogil:
-    """Reads a whole head; False when it is not plainly that of a publish with a body of a stated
-    length within the bounds. The caller judges target, Host and credentials."""
+    """Reads a whole head; False when it is not clearly that of a publish with a body of a stated
+    length within the bounds. The caller checks target, Host and credentials."""
     cdef const char* begin = at
     cdef const char* blank
     cdef size_t most = end - at

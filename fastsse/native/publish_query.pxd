@@ -1,5 +1,5 @@
-# The own id in the query of a publish. It differs from request to request, so it is taken out and
-# the rest of the target is what a cache can find.
+# Reads the own id from the query of a publish. It differs from request to request, so it is removed,
+# and the rest of the target is looked up in a cache.
 
 from libc.stdint cimport uint8_t
 from libc.string cimport memchr, memcmp, memcpy
@@ -23,8 +23,8 @@ cdef inline int hex_digit(char digit) noexcept nogil:
 
 
 cdef inline bint decode_id(const char* at, const char* end, OwnId* own) noexcept nogil:
-    """Percent-decodes; False for what is not plain text: blanks, quotes, backslashes, anything but
-    printable ASCII."""
+    """Percent-decodes; False if the text has anything but printable ASCII, or a blank, a quote or a
+    backslash."""
     cdef int high, low
     cdef char letter
     own.size = 0

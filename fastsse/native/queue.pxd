@@ -1,7 +1,7 @@
 # Commands from the loop thread to the sender thread: first in, first out, one producer, one
-# consumer. A linked queue, so a command that ends or joins a stream never fails; what bounds it is
-# admission: publishers and new subscribers are refused above QUEUE_MAX (the caller asks
-# `pending` first), and every connection has a handful of commands under way at most.
+# consumer. It is a linked list, so a command that ends or joins a stream never fails. Its length is
+# bounded by admission: above QUEUE_MAX publishers and new subscribers are refused (the caller asks
+# `pending` first), and each connection has only a few commands under way.
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 
@@ -49,7 +49,7 @@ cdef enum NodeKind:
     LAST_VALUE                 # policy `latest`: moves the cursor when sent
     GAP                        # policy `skip`: replaced when it is skipped again
     CUT                        # a ring's frame of which part is sent
-    WIRE                       # bytes as they are, with any coding
+    WIRE                       # sent unchanged, whatever the coding of the response
     DIRECT                       # for this connection only, between any two others
 
 
@@ -58,7 +58,7 @@ cdef struct Node:
     FrameData* frame
     uint64_t sequence          # of a LAST_VALUE, else 0
     uint8_t kind
-    uint8_t ends               # of a CUT: the stream is over behind it
+    uint8_t ends               # of a CUT: the stream ends after it
 
 
 cdef inline Node* node_new(FrameData* frame, uint8_t kind) noexcept nogil:
@@ -123,7 +123,7 @@ cdef struct Queue:
     Command* tail              # producer's
     int64_t pushed             # producer's count
     int64_t taken              # consumer's count
-    int64_t announced          # producer's: `pushed` when it last made sure of the consumer
+    int64_t announced          # producer's: `pushed` when it last woke the consumer or saw it awake
     uint32_t asleep            # 1 while the consumer sleeps, or is about to
     int32_t wake_fd            # eventfd that ends its sleep
 
@@ -151,7 +151,7 @@ cdef inline Command* command_new(uint32_t kind, uint32_t topic_count) noexcept n
 
 
 cdef inline void command_clear(Command* command) noexcept nogil:
-    """Frees what a command holds and was not taken over."""
+    """Frees what a command still owns."""
     frame_drop(command.frame)
     nodes_free(command.nodes)
     facts_free(command.facts)

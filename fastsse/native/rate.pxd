@@ -1,5 +1,5 @@
-# Channels with a rate. Time is cut into spans of one length; of each topic and type the newest event
-# of a span is sent, in order, when the span is over. Spans follow the times of events, so a replay
+# Channels with a rate. Time is divided into spans of one length. When a span is over, the newest event
+# of each topic and type in it is sent, in order. Spans are made from the times of events, so a replay
 # leaves out the same ones. Events of several topics are never left out.
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
@@ -16,7 +16,7 @@ from fastsse.native.state cimport State, read_clock
 from fastsse.native.sweep cimport append
 
 cdef enum:
-    NO_TOPIC = 0xFFFFFFFF      # of several: each event stands alone
+    NO_TOPIC = 0xFFFFFFFF      # event of several topics: no other replaces it
 
 
 cdef inline uint64_t span_of(FrameData* frame, uint32_t interval_ms) noexcept nogil:
@@ -58,7 +58,7 @@ cdef inline uint32_t* slot_of_key(Rate* rate, uint64_t key, uint32_t topic, Text
 
 
 cdef inline void fill_slots(Rate* rate, uint32_t count) noexcept nogil:
-    """Makes the slots again, so many, from what waits."""
+    """Fills a new hash table of this size with what waits."""
     cdef uint32_t index
     cdef Waiting* waiting
     release(rate.slots, rate.slot_count * sizeof(uint32_t))
@@ -72,7 +72,7 @@ cdef inline void fill_slots(Rate* rate, uint32_t count) noexcept nogil:
 
 
 cdef inline void close_holes(Rate* rate) noexcept nogil:
-    """Moves what waits together; the slots are to be made again."""
+    """Closes the holes in the list of what waits. The hash table must be filled again after it."""
     cdef uint32_t index
     cdef uint32_t to = 0
     for index in range(rate.count):
@@ -83,7 +83,7 @@ cdef inline void close_holes(Rate* rate) noexcept nogil:
 
 
 cdef inline void make_room(Rate* rate) noexcept nogil:
-    """For one more that waits. Amortized O(1)."""
+    """Makes room for one more that waits. Amortized O(1)."""
     cdef uint32_t capacity
     if rate.count == rate.capacity:
         if rate.live < rate.count // 2:
@@ -99,7 +99,7 @@ cdef inline void make_room(Rate* rate) noexcept nogil:
 
 
 cdef inline void rate_clear(State* state, Channel* channel) noexcept nogil:
-    """Drops all that waits, and the channel from those that have a tick."""
+    """Drops all that waits, and takes the channel off the list of those with a tick."""
     cdef Rate* rate = channel.rate
     cdef uint32_t index
     if rate is NULL or rate.capacity == 0:
@@ -118,8 +118,8 @@ cdef inline void rate_clear(State* state, Channel* channel) noexcept nogil:
 
 
 cdef inline void flush(State* state, Channel* channel) noexcept nogil:
-    """Puts what waits into the ring, in order. It counts as accepted now: it was not the client
-    that made it wait."""
+    """Appends what waits to the ring, in order. For lag it counts as accepted now, because the client
+    did not cause the wait."""
     cdef Rate* rate = channel.rate
     cdef uint32_t index
     cdef Waiting* waiting
@@ -136,8 +136,8 @@ cdef inline void flush(State* state, Channel* channel) noexcept nogil:
 # ---- when it is sent ---------------------------------------------------------------------------
 
 cdef inline uint64_t due_us(State* state, Rate* rate, FrameData* frame) noexcept nogil:
-    """When the span of an event is over here. Events come late from other processes, so that is as
-    much later as the latest of them came lately; at most one span."""
+    """When the span of an event is over in this process. Events of other processes come late, so the
+    time of the most delayed recent one is added, at most one span."""
     cdef uint64_t now_ms = wall_ms() + <uint64_t>relaxed_load(&state.clock_ahead_us) // 1000
     cdef uint64_t late_ms = min(
         now_ms - frame.time_ms if now_ms > frame.time_ms else 0, <uint64_t>rate.interval_ms)
@@ -161,8 +161,8 @@ cdef inline void begin_tick(State* state, Channel* channel, uint64_t at_us) noex
 
 cdef inline void wait_for_tick(
         State* state, Channel* channel, FrameData* frame, uint32_t topic, uint8_t policy) noexcept nogil:
-    """Has the newest publish wait for the tick, in the place of an older one of its topic and
-    type. What waits is bounded in bytes: above that the tick comes early."""
+    """Lets a publish wait for the tick; it replaces an older one of its topic and type. What waits is
+    bounded in bytes: above that the tick comes early."""
     cdef Rate* rate = channel.rate
     cdef uint64_t span = span_of(frame, rate.interval_ms)
     cdef Text type = type_of(frame)

@@ -1,5 +1,5 @@
-# JSON values as orjson would write them after reading them: without blanks, and with as few escapes
-# as there can be. A value is *regular* when this is certain; others are left to orjson.
+# Writes JSON values exactly as orjson would after reading them: without blanks, and with the fewest
+# escapes. A value is *regular* if that is certain; all others are left to orjson.
 
 from libc.stdint cimport uint8_t, uint32_t
 from libc.string cimport memcmp
@@ -8,7 +8,7 @@ from fastsse.native.json cimport (
     JSON_NUMBER, JSON_OBJECT, JSON_STRING, Json, Place, hex_unit, json_unescape, skip_digits)
 
 cdef enum:
-    KEYS_MAX = 16              # of an object whose names are compared, each with each
+    KEYS_MAX = 16              # of an object; its names are compared pairwise
     WHOLE_DIGITS_MAX = 18      # always within 64 bits
     DECIMAL_DIGITS_MAX = 15    # two decimals of so many digits are never the same double
     ZEROS_MAX = 3              # behind "0."; orjson writes smaller numbers with an exponent
@@ -33,7 +33,7 @@ cdef inline bint is_shortest(const char* at, size_t size) noexcept nogil:
 
 
 cdef inline bint has_distinct_keys(Json* json, uint32_t index) noexcept nogil:
-    """Whether no name of an object stands twice or has escapes. O(names²), so there is a bound."""
+    """Whether all names of an object differ and have no escapes. O(names²), so there is a bound."""
     cdef Place* keys[KEYS_MAX]
     cdef Place* key
     cdef uint32_t count = 0

@@ -26,7 +26,7 @@ from fastsse.native.os cimport (
 cdef enum:
     # The largest record (RFC 8446 §5.1).
     RECORD_BYTES = 16384
-    # Records that one direction of a connection moves before another has its turn.
+    # Records that one direction of a connection copies in one visit.
     RECORDS_A_VISIT = 4
     ADDRESS_BYTES = 28         # a sockaddr_in6
 
@@ -46,8 +46,8 @@ cdef enum RelayFlag:
     IN_ENDED = 8               # the client sends no more
     SHUT = 16                  # close_notify is written
     QUEUED = 32                # is in a queue of the door
-    DEAF = 64                  # the server closed its end whole: what the client sends is discarded
-    ROOM_ASKED = 128           # epoll is asked whether the server takes more
+    DEAF = 64                  # the server closed both directions: client bytes are discarded
+    ROOM_ASKED = 128           # EPOLLOUT of the pair is requested
     LAST_SENT = 256            # the end is behind what the server has sent
 
 
@@ -151,7 +151,7 @@ cdef inline ssize_t give(int fd, const char* bytes, size_t size, uint32_t limit)
 # ---- from the server to the client --------------------------------------------------------------
 
 cdef inline Step stalled(Relay* relay, int result) noexcept nogil:
-    """What an operation of OpenSSL that did not succeed waits for."""
+    """What a failed call of OpenSSL waits for."""
     cdef int error = SSL_get_error(relay.ssl, result)
     if error == ERROR_WANT_WRITE:
         relay.flags |= OUT_FULL
@@ -160,8 +160,8 @@ cdef inline Step stalled(Relay* relay, int result) noexcept nogil:
 
 
 cdef inline Step write_record(Relay* relay, const char* bytes, uint32_t size) noexcept nogil:
-    """Seals and sends; what the client's socket did not take waits in `out`, because OpenSSL must
-    be given the same bytes again (SSL_write(3))."""
+    """Encrypts and sends. Bytes that the client's socket did not take stay in `out`, because
+    SSL_write(3) must be called again with the same bytes."""
     cdef int wrote
     ERR_clear_error()
     wrote = SSL_write(relay.ssl, bytes, <int>size)
@@ -194,8 +194,8 @@ cdef inline Step shut_ssl(Relay* relay) noexcept nogil:
 
 
 cdef inline Step copy_out(Relay* relay, char* scratch) noexcept nogil:
-    """One record. Edges announce what arrives in an empty pair, so a short read is the last, except
-    before the end, which one edge may announce together with bytes."""
+    """Copies one record. epoll reports bytes only when the pair was empty, so a short read means that
+    it is empty again; except at the end, which one edge may report together with bytes."""
     cdef ssize_t got
     cdef Step step
     if relay.flags & OUT_FULL:
@@ -220,8 +220,8 @@ cdef inline Step copy_out(Relay* relay, char* scratch) noexcept nogil:
 
 # ---- from the client to the server --------------------------------------------------------------
 
-cdef inline bint give_rest(Relay* relay, uint32_t limit) noexcept nogil:
-    """Whether the server took everything that waited for it."""
+cdef inline bint send_rest(Relay* relay, uint32_t limit) noexcept nogil:
+    """Sends the server what waits for it; returns whether it took all of it."""
     cdef ssize_t sent
     while relay.into.bytes is not NULL:
         sent = give(relay.pair_fd, relay.into.bytes + relay.into.at,
@@ -240,7 +240,7 @@ cdef inline bint give_rest(Relay* relay, uint32_t limit) noexcept nogil:
 
 
 cdef inline Step read_ended(Relay* relay, int result) noexcept nogil:
-    """Nothing could be read: for now, or because the client sends no more."""
+    """Handles a read without bytes: nothing for now, or the client sends no more."""
     cdef int error = SSL_get_error(relay.ssl, result)
     if error == ERROR_WANT_READ:
         return WAITS
@@ -256,9 +256,9 @@ cdef inline Step read_ended(Relay* relay, int result) noexcept nogil:
 
 
 cdef inline Step copy_in(Relay* relay, char* scratch, uint32_t limit) noexcept nogil:
-    """One record. OpenSSL may hold more, so it is asked until it has nothing."""
+    """Copies one record. OpenSSL may hold more, so it is read until it has nothing."""
     cdef int got
-    if relay.flags & (IN_FULL | IN_ENDED) or not give_rest(relay, limit):
+    if relay.flags & (IN_FULL | IN_ENDED) or not send_rest(relay, limit):
         return WAITS
     ERR_clear_error()
     got = SSL_read(relay.ssl, scratch, RECORD_BYTES)
@@ -266,7 +266,7 @@ cdef inline Step copy_in(Relay* relay, char* scratch, uint32_t limit) noexcept n
         return read_ended(relay, got)
     if not relay.flags & DEAF:
         rest_keep(&relay.into, scratch, <uint32_t>got)
-        give_rest(relay, limit)
+        send_rest(relay, limit)
     return GOES_ON
 
 

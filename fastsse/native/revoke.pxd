@@ -1,5 +1,5 @@
-# Revoking: walks over the table find the streams that match a revocation, a slice each turn. Each
-# walk handles all revocations that wait when it begins.
+# Revocations: a walk over the table finds and ends the streams that match, a slice each turn. A walk
+# handles all revocations that wait when it begins.
 
 from libc.stdint cimport uint32_t
 

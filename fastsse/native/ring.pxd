@@ -1,5 +1,5 @@
-# A channel's ring: published events that may still have to be sent. Entries have the sender's own
-# sequence number, so that a cursor stays valid when the ring is trimmed past it.
+# A channel's ring: published events that some connection may still need. Entries have the sender's own
+# sequence numbers, so a cursor stays valid when the ring is trimmed past it.
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy
@@ -13,7 +13,7 @@ cdef struct Entry:
     uint64_t sequence
     uint64_t end_bytes         # body bytes ever appended to this ring, this entry's included
     uint64_t accepted_us       # monotonic: when the publish was accepted
-    uint8_t ends               # the streams of this channel are over behind it
+    uint8_t ends               # the streams of this channel end after it
 
 
 cdef struct Ring:

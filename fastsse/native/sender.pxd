@@ -12,7 +12,7 @@ from fastsse.native.claims cimport CLAIM_WORDS, Claim, Revocation, revoking_add,
 from fastsse.native.clock cimport read_wall_clock, tick_if_due
 from fastsse.native.counters cimport (
     CLIENT_CLOSED, CLIENT_DATA, LAGGED, RESET, STOPPED, TIMEOUT, bump)
-from fastsse.native.ending cimport be_over, end_some, look_whether_over, set_ended
+from fastsse.native.ending cimport be_over, end_some, check_channel_over, set_ended
 from fastsse.native.facts cimport all_topics
 from fastsse.native.farewell cimport begin_farewell, cut_at_gap, end_all
 from fastsse.native.frame cimport (
@@ -49,7 +49,8 @@ cdef enum:
 # ---- commands ----------------------------------------------------------------------------------
 
 cdef inline bint may_get(State* state, Channel* channel, Command* command) noexcept nogil:
-    """A private event needs a grant of one of its topics, not necessarily of the linked one."""
+    """Whether a channel may get an event. A private one needs a grant of one of its topics, not
+    necessarily of the topic that links the channel."""
     cdef uint32_t index
     if not command.frame.is_private or channel.granted_all:
         return True
@@ -78,8 +79,8 @@ cdef inline void deliver_to(State* state, uint32_t topic, Command* command) noex
 
 
 cdef inline void set_last_values(State* state, Command* command) noexcept nogil:
-    """The event is the newest of its topics; it keeps the twin that shows them all, if some channel
-    was sent that."""
+    """Keeps the event as the newest of its topics, with its twin that shows all topics, if some
+    channel was sent that twin."""
     cdef FrameData* envelope = find_envelope(&state.look, all_topics())
     cdef uint32_t index
     for index in range(command.topic_count):
@@ -106,7 +107,7 @@ cdef inline void on_publish(State* state, Command* command) noexcept nogil:
         command.policy = SKIP
     state.sequence += 1
     look_at_event(&state.look, command.frame, command.facts)
-    if command.frame.position_ms:  # What has no place in the order is for its topics alone.
+    if command.frame.position_ms:  # A frame without a position goes to its topics only.
         deliver_to(state, EVERY_EVENT, command)
     for index in range(command.topic_count):
         deliver_to(state, topics[index], command)
@@ -164,7 +165,7 @@ cdef inline void set_pulse(State* state, uint32_t slot) noexcept nogil:
 
 
 cdef inline void go_live(State* state, Conn* conn) noexcept nogil:
-    """In a channel that is over by now, only to end."""
+    """Makes a stream live. If its channel is already over, the stream ends next."""
     cdef Channel* channel = conn_channel(state, conn)
     join_channel(state, conn)
     if channel.end_frame is not NULL:
@@ -203,7 +204,7 @@ cdef inline void on_attach(State* state, Command* command) noexcept nogil:
 
 
 cdef inline Conn* addressed(State* state, Command* command) noexcept nogil:
-    """The connection a command means, unless it has ended or is ending."""
+    """The connection that a command names; NULL if it has ended or is ending."""
     cdef Conn* conn = &state.conns[command.slot]
     if conn.generation != command.generation or conn.state == CLOSED or conn.state == DRAINING:
         return NULL
@@ -250,7 +251,8 @@ cdef inline void on_send_direct(State* state, Command* command) noexcept nogil:
 
 
 cdef inline void on_renew(State* state, Command* command) noexcept nogil:
-    """The subject stays, because it is the client that opened the stream."""
+    """Sets the claims of a renewed token. The subject stays: it is the client that opened the
+    stream."""
     cdef Conn* conn = addressed(state, command)
     cdef Claim claim
     if conn is NULL:
@@ -292,7 +294,7 @@ cdef inline void on_add_channel(State* state, Command* command) noexcept nogil:
         else:
             grant(&state.directory, command_topics(command)[index], channel)
     channel.can_end = command.can_end
-    look_whether_over(state, channel)
+    check_channel_over(state, channel)
     bump(&state.counters.channels, 1)
 
 
@@ -389,8 +391,8 @@ cdef inline void on_error(State* state, Conn* conn) noexcept nogil:
 
 
 cdef inline void on_readable(State* state, Conn* conn) noexcept nogil:
-    """A subscriber sends nothing after its request. A stream that is already ending is not cut for
-    that."""
+    """Ends a stream whose client closed, or sent bytes after its request. If the stream is already
+    ending, the bytes are discarded."""
     cdef char byte
     cdef ssize_t got
     if conn.state == DRAINING:
@@ -534,7 +536,7 @@ cdef inline void state_clear(State* state) noexcept nogil:
             break
         if channel.removed:
             channel_free(channel)
-    while True:                # an attach that was never obeyed still owns its socket
+    while True:                # an ATTACH that was never applied still owns its socket
         command = queue_take(&state.queue)
         if command is NULL:
             break

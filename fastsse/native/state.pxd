@@ -16,7 +16,7 @@ from fastsse.native.table cimport BEAT_PADS, Conn, Notices, Pulse
 cdef enum:
     VISIT_FRAMES = 256         # at most so many frames, and about so many bytes, in one visit
     VISIT_BYTES = 256 * 1024
-    SENDS_PER_TURN = 256       # then the command queue and epoll get a look
+    SENDS_PER_TURN = 256       # then commands and epoll events are handled
     EVENTS_PER_TURN = 512
     COMMANDS_PER_TURN = 1024
     DISCARDED_READS = 64       # of 1 KiB each, of a client that sends while its stream ends
@@ -34,7 +34,7 @@ cdef struct Options:           # fixed before the thread starts
     uint32_t expiry_notice_ms  # 0: none
     uint32_t lifetime_ds       # 0: any
     uint8_t clean_end          # streams that are cut have a last chunk, as those that are over
-    # Faults that a test asks for; 0: none.
+    # Faults that tests inject; 0: none.
     uint32_t write_limit_bytes
     uint32_t refuse_every
 
@@ -47,7 +47,7 @@ cdef struct Span:
     uint32_t first             # index in the ring
     uint32_t count
     size_t bytes
-    uint8_t ends               # the stream is over behind the last
+    uint8_t ends               # the stream ends after the last one
     uint64_t last_sequence
     int64_t events
     uint64_t oldest_us
@@ -83,7 +83,7 @@ cdef struct State:
     uint64_t began_us
     uint64_t now_us            # read once a turn, and before latency is counted
     uint64_t wall_ms           # unix; read once a tick, so that a clock that was set right counts
-    int64_t clock_ahead_us     # a test's way to let time pass
+    int64_t clock_ahead_us     # tests advance the clock by it
     uint64_t sequence          # of the newest publish
     uint64_t random
     uint64_t next_tick_us
@@ -103,7 +103,7 @@ cdef struct State:
     uint8_t has_new_ends
     FrameData* heartbeats[BEAT_PADS]
     FrameData* last_chunk
-    FrameData* blank           # a comment: what is sent in the place of an event that expired
+    FrameData* blank           # a comment, sent instead of an event that expired
     Span span
     iovec parts[VISIT_FRAMES]
     Look look                  # at the event that is being published
@@ -121,7 +121,7 @@ cdef inline uint32_t now_ds(State* state) noexcept nogil:
 
 
 cdef inline uint32_t random_below(State* state, uint32_t limit) noexcept nogil:
-    """xorshift64*: to spread things, not for secrets."""
+    """xorshift64*: spreads times; not for secrets."""
     state.random ^= state.random >> 12
     state.random ^= state.random << 25
     state.random ^= state.random >> 27

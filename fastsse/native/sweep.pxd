@@ -1,6 +1,6 @@
 # Sending. A visit sends a connection everything that is pending: its private frames, then its
 # channel's ring from its cursor to the head, in one system call. The sweep visits the connections
-# of a channel round and round. A connection that is visited late gets more at once, so the calls
+# of a channel in rounds. A connection that is visited late gets more events in one call, so the calls
 # per delivered event fall as load rises.
 #
 # Three parts, kept apart: gathering what to send, the system call, and the arithmetic of how far
@@ -89,8 +89,8 @@ cdef inline Channel* next_work(State* state) noexcept nogil:
 # ---- rounds: what the slowest unblocked connection still needs ---------------------------------
 
 cdef inline void track_low(Channel* channel, Conn* conn) noexcept nogil:
-    """A connection that joins, moves in the list or becomes writable counts in the current round.
-    So no event that is pending for an unblocked connection is ever trimmed."""
+    """Counts a connection that joins, moves in the list or becomes writable in the current round. So
+    no event that is pending for an unblocked connection is ever trimmed."""
     if not conn.flags & BLOCKED and conn.cursor < channel.low:
         channel.low = conn.cursor
 
@@ -130,8 +130,8 @@ cdef inline void end_round(State* state, Channel* channel) noexcept nogil:
 cdef inline void append(
         State* state, Channel* channel, FrameData* frame, uint64_t sequence, uint64_t accepted_us,
         uint8_t policy, bint ends) noexcept nogil:
-    """Puts a publish, newer than all before, into a channel's ring and the channel up for a sweep.
-    No policy may leave out an event behind which the streams end."""
+    """Appends a publish, newer than all before, to a channel's ring, and queues the channel for a
+    sweep. No policy may leave out an event after which the streams end."""
     channel.last_sequence = sequence
     if policy == DISCONNECT or ends:
         channel.last_disconnect = sequence
@@ -151,7 +151,7 @@ cdef inline void append(
 # ---- joining, leaving, ending ------------------------------------------------------------------
 
 cdef inline void join_channel(State* state, Conn* conn) noexcept nogil:
-    """From here on the connection gets every event from the ring that is published after this."""
+    """Joins a connection to a channel: it gets every event of the ring that is published after this."""
     cdef Channel* channel = conn_channel(state, conn)
     conn.cursor = state.sequence
     conn.state = LIVE
@@ -232,7 +232,7 @@ cdef inline void end(State* state, Conn* conn, uint8_t reason) noexcept nogil:
 
 
 cdef inline void end_over(State* state, Conn* conn) noexcept nogil:
-    """Ends a stream behind the event that ends it: what is half sent, the last chunk, FIN."""
+    """Ends a stream after the event that ends it: the rest of a half-sent frame, the last chunk, FIN."""
     cdef Node** at = &conn.private.next if conn.offset else &conn.private
     leave_channel(state, conn)
     nodes_free(at[0])
@@ -256,7 +256,7 @@ cdef inline void discard_input(Conn* conn) noexcept nogil:
 
 
 cdef inline void end_whole(State* state, Conn* conn, uint8_t reason) noexcept nogil:
-    """As `end`, with FIN, so sent data arrives."""
+    """As `end`, but with FIN instead of a reset, so that sent data arrives."""
     discard_input(conn)
     end(state, conn, reason)
 
@@ -279,8 +279,8 @@ cdef inline bint is_expired(State* state, FrameData* frame) noexcept nogil:
 
 
 cdef inline void blank_if_expired(State* state, Entry* entry) noexcept nogil:
-    """The entry keeps its place. A connection that was sent a part of its event has its own
-    reference (`take_part_of_span`)."""
+    """Replaces an expired event by a comment; the entry keeps its place. A connection that was sent a
+    part of the event has its own reference (`take_part_of_span`)."""
     if is_expired(state, entry.frame):
         bump(&state.counters.ring_bytes,
              <int64_t>state.blank.body_bytes - <int64_t>entry.frame.body_bytes)
@@ -479,7 +479,7 @@ cdef inline void visit_ring(State* state, Channel* channel, Conn* conn) noexcept
     cdef ssize_t sent
     prepare_span(state, channel, conn)
     if conn.cursor < channel.ring.trimmed_through or state.span.count == 0:
-        end(state, conn, LAGGED)   # owed what the ring no longer has: never go on silently
+        end(state, conn, LAGGED)   # its next event was trimmed: end it rather than skip in silence
         return
     sent = send_now(state, conn, state.span.parts, state.span.count)
     state.now_us = read_clock(state)
@@ -559,7 +559,7 @@ cdef inline void on_idle(State* state, Channel* channel) noexcept nogil:
 
 
 cdef inline void step(State* state, Channel* channel, Conn* conn) noexcept nogil:
-    """Passes the place of a connection that was looked at."""
+    """Moves on past the place of a visited connection."""
     track_low(channel, conn)
     channel.hand += 1
     channel.to_visit -= 1
@@ -570,8 +570,8 @@ cdef inline void step(State* state, Channel* channel, Conn* conn) noexcept nogil
 
 
 cdef inline void sweep(State* state, Channel* channel) noexcept nogil:
-    """Walks on over the channel's connections until all have what is in the ring or this turn's
-    sends are used up; then the channel waits for its next turn."""
+    """Visits the channel's connections until none has pending events, or until the sends of this turn
+    are used up; then the channel waits for its next turn."""
     cdef Conn* conn
     cdef uint32_t* slots
     cdef uint32_t looks = 64 * state.sends_left + 64
@@ -586,7 +586,7 @@ cdef inline void sweep(State* state, Channel* channel) noexcept nogil:
         visit(state, conn)
         if conn.state == LIVE:
             step(state, channel, conn)
-        # Else it left, and another stands in its place: the place was not passed.
+        # Otherwise it left and another one has its place, so the place is visited again.
     if channel.conns.count == 0:
         channel.to_visit = 0
     if channel.to_visit:

@@ -8,7 +8,7 @@
 #     CLOSED     fd closed; the slot is given out again only      REPLAY or LIVE by `attach`
 #                after its `closed` notice was taken
 #
-# BLOCKED goes across: the socket took no more; nothing is sent until epoll says it does.
+# BLOCKED is a flag in any state: the socket is full; nothing is sent until epoll reports room.
 # The sender thread owns every field but `next_notice`/`notice`, which are the notice queue's; the
 # loop thread reads a row's figures only between its closed notice and the slot's next attach.
 
@@ -31,11 +31,11 @@ cdef enum ConnFlag:
     BLOCKED = 1
     CHUNKED = 2
     READY = 4                  # is in the ready list
-    SUSPECT = 8                # found writable without an event; the next look decides
+    SUSPECT = 8                # was writable without an event; the next check decides
     SKIPPED = 16               # its cursor was moved by policy `skip`, not by an event it got
-    LAPPED = 32                # it is owed the newest of each topic after its cursor
+    LAPPED = 32                # it gets the newest event of each topic after its cursor
     CLAIMED = 64               # has claims in the second table
-    PINGED = 128               # asked for pings, and has a pulse
+    PINGED = 128               # is sent pings; has a row in the third table
 
 cdef enum NoticeFlag:
     PAGE_SENT = 1
@@ -44,7 +44,7 @@ cdef enum NoticeFlag:
 
 
 cdef struct Conn:
-    uint64_t cursor            # every ring entry up to this sequence is dealt with
+    uint64_t cursor            # ring entries up to this sequence were sent or left out
     Node* private              # sent before the ring; the first may be partly sent
     uint64_t bytes_sent
     uint64_t events_sent
@@ -81,7 +81,7 @@ cdef struct Pulse:
 
 
 # Notices go from the sender to the loop through the rows themselves: a row is in the list at most
-# once, with bits that say what happened, so telling costs no memory and can't fail.
+# once, with bits that say what happened. So a notice costs no memory and can't fail.
 cdef struct Notices:
     uint32_t head              # slot + 1 of the newest, 0 when empty
     int32_t fd                 # eventfd the loop watches

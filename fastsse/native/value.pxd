@@ -1,5 +1,5 @@
-# Values of filters: what an expression computes with, and how values compare. An error is a value
-# too, so that `||` and `&&` can be right whichever side has it (as in CEL).
+# Values that filters compute with, and how they compare. An error is a value too, so that `||` and
+# `&&` give the same result whichever side has the error (as in CEL).
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t
 from libc.string cimport memcmp, memcpy
@@ -37,7 +37,7 @@ cdef extern from * nogil:
 
 cdef enum:
     NUMBER_BYTES_MAX = 63      # a longer number is an error
-    WHOLE_DIGITS_MAX = 18      # of an integer that 64 bits surely hold
+    WHOLE_DIGITS_MAX = 18      # any integer of this length fits into 64 bits
 
 cdef enum ValueKind:
     V_ERROR
@@ -103,7 +103,7 @@ cdef inline Value real_value(double real) noexcept nogil:
 
 
 cdef inline Value number_value(const char* at, size_t size) noexcept nogil:
-    """The number of a text that is one by JSON's grammar."""
+    """The number that a text is, by JSON's grammar."""
     cdef char[NUMBER_BYTES_MAX + 1] text
     cdef Value value
     cdef size_t index
@@ -159,7 +159,7 @@ cdef inline Order order_numbers(Value* left, Value* right) noexcept nogil:
 
 
 cdef inline Order order_texts(Text left, Text right) noexcept nogil:
-    """By bytes, which is by code points."""
+    """Compares texts by bytes, which is the order of code points."""
     cdef size_t size = min(left.size, right.size)
     cdef int order = memcmp(left.at, right.at, size) if size else 0
     if order == 0:
@@ -168,7 +168,7 @@ cdef inline Order order_texts(Text left, Text right) noexcept nogil:
 
 
 cdef inline Order order_values(Value* left, Value* right) noexcept nogil:
-    """Numbers and texts have an order among each other, nothing else has."""
+    """Orders two numbers or two texts. Other values have no order."""
     if is_number(left) and is_number(right):
         return order_numbers(left, right)
     if left.kind == V_TEXT and right.kind == V_TEXT:

@@ -16,10 +16,10 @@ from fastsse.native.value cimport V_BOOL, V_ERROR, Value
 cdef enum Verdict:
     PASSES_OVER                # the event is not sent
     SENDS
-    SENDS_LAST                 # the event is sent, and the stream is over behind it
+    SENDS_LAST                 # the event is sent, and the stream ends after it
 
 
-cdef enum Mark:                # how a stream's id is moved past what is left out, see `mark`
+cdef enum Mark:                # how a stream's id moves past events left out, see `mark`
     NO_MARK
     BLOCK_MARK                 # an `id:` line and a blank line
     LINE_MARK                  # an `id:` line alone
@@ -49,7 +49,7 @@ cdef inline char* view_bytes(View* view) noexcept nogil:
 
 
 cdef inline View* view_new(uint32_t types, uint32_t untils, size_t bytes) noexcept nogil:
-    """Without its texts, for which there is room; one reference."""
+    """Allocates a view with room for its texts, which are not written yet; one reference."""
     cdef size_t size = sizeof(View) + (types + untils) * sizeof(Text) + bytes
     cdef View* view = <View*>alloc(size)
     memset(view, 0, size)
@@ -81,7 +81,7 @@ cdef inline bint is_one_of(Text text, Text* texts, uint32_t count) noexcept nogi
 
 
 cdef inline Text named_type(FrameData* frame) noexcept nogil:
-    """The event's type as a page's script knows it."""
+    """The event's type as a script sees it: `message` by default."""
     cdef Text type = type_of(frame)
     if type.at is NULL:
         type.at = b"message"
@@ -90,7 +90,7 @@ cdef inline Text named_type(FrameData* frame) noexcept nogil:
 
 
 cdef inline bint is_last(View* view, Look* look) noexcept nogil:
-    """Whether the stream is over behind the event."""
+    """Whether the stream ends after the event."""
     if view.until_count and is_one_of(
             named_type(look.frame), view_types(view) + view.type_count, view.until_count):
         return True
@@ -105,8 +105,9 @@ cdef inline bint passes(Filter* filter, Look* look, Mask* shown) noexcept nogil:
 
 
 cdef inline Verdict judge_event(View* view, Look* look, Mask* shown) noexcept nogil:
-    """What becomes of the event that is looked at. A control entry passes every filter, where the
-    view asks for them. An event that ends the stream is sent whatever else the view asks for."""
+    """Whether the event is sent, and whether the stream ends after it. A control entry passes every
+    filter if the view takes control entries. An event that ends the stream is sent even if the
+    filter or the types exclude it."""
     if look.frame.events == 0:
         return SENDS if view.has_notices and is_notice(look.frame) else PASSES_OVER
     if is_last(view, look):
@@ -118,5 +119,5 @@ cdef inline Verdict judge_event(View* view, Look* look, Mask* shown) noexcept no
 
 
 cdef inline FrameData* form_of(View* view, Look* look, Mask shown) noexcept nogil:
-    """The event as the view sends it; the reference is the look's, or the caller's."""
+    """The event in the form of the view. The reference stays that of the look or of the caller."""
     return envelope_of(look, shown) if view.has_envelope and look.frame.events else look.frame

@@ -1,4 +1,7 @@
-"""The routes of `/admin`, for every listener that serves operators."""
+"""The routes of `/admin`, for every listener that serves operators.
+
+Over 400 lines: a route is a few lines, and all share the guard and the gathering of answers.
+"""
 
 import time
 from collections.abc import Callable, Mapping
