@@ -1,9 +1,9 @@
-"""Membership: which nodes are alive. Each node reports to Redis regularly and reads the others.
+"""Membership: which nodes are alive. Each node reports to Redis regularly.
 
 A node has a base, which never changes while its process runs, and a name: the base and a number. A
-node that was silent for too long is dead for all others, and the entries under its name are
-removed. A node that was only paused or cut off takes the next name and reports all its streams
-again.
+node that did not report for too long counts as dead, and another node removes the entries under its
+name. If its process was only paused or disconnected, it continues under the next name and writes
+all its streams again.
 """
 
 import asyncio
@@ -27,8 +27,10 @@ log = get_logger("redis")
 _HERE: Final = pathlib.Path(__file__).parent
 BEAT: Final = Script("beat", folder=_HERE)
 NAME_BYTES: Final = NODE_BYTES + 4
+# Reports within the time after which a silent node counts as dead.
 BEATS_A_LIFE: Final = 8
 TASK_S: Final = 10.0
+# The last report of a node that ends may take this long.
 LEAVE_S: Final = 1.0
 
 
@@ -38,24 +40,23 @@ def base_of(name: bytes) -> bytes:
 
 
 class Membership:
-    """This node among all. Loop thread only.
+    """Reports that this node is alive. Loop thread only.
 
     Arguments:
-        address, keys: where they meet.
-        life_s: how long this node may be silent. Each node reports its own value, and the others
-            use it.
-        task_s: how long removing a dead node stays the task of one survivor. Working on it renews
-            this.
+        address, keys: the Redis that all nodes use.
+        life_s: this node counts as dead when it did not report for so long.
+        task_s: a survivor that removes a dead node has this time for each step. After it another
+            node takes the task over.
 
     Attributes:
-        base: this node's.
+        base: of this node.
         task_ms: as `task_s`.
-        name: its present name; empty before it has one.
-        alive: bases of all nodes including this one, from the last answer.
-        format: the format of records to write, from the last answer; 0 before the first.
-        on_beat: called after each answer.
-        on_task: called with the name of a dead node that this one must remove; None if this node
-            can't.
+        name: the present name of this node; empty before it has one.
+        alive: the bases of all living nodes with this one, from Redis's last answer.
+        format: the format in which records are written, from the last answer; 0 before the first.
+        on_beat: called after each answer of Redis.
+        on_task: called with the name of a dead node that this one must remove; None while this node
+            takes no task.
         on_named: called when this node has another name.
     """
 
@@ -84,17 +85,17 @@ class Membership:
         return self.name
 
     def rename(self, name: bytes) -> None:
-        """Takes another name, if `name` is still the present one: the node counted as dead, or must
-        start again."""
+        """Takes another name, if `name` is still the present one. Call it when the node counted as
+        dead, or when all its streams must be written again."""
         if name and name == self.name:
-            log.warning("This node comes again under another name.", before=name.decode())
+            log.warning("This node registers again under another name.", before=name.decode())
             self._before, self.name = name, b""
             self._named.clear()
             self._hurry.set()
 
     async def run(self) -> None:
         """Reports until it is cancelled."""
-        await while_connected(self._address, "telling that this node is alive", self._beat_on)
+        await while_connected(self._address, "reporting that this node is alive", self._beat_on)
 
     async def leave(self) -> None:
         """Reports that this node ends, so that others remove it at once. Bounded in time."""
@@ -142,7 +143,7 @@ class Membership:
             return
         if written < FORMAT:
             log.warning(
-                "A node of an earlier version is there: records are written as it reads them.",
+                "A node of an earlier version is alive: records are written in its format.",
                 format=written,
             )
         elif self.format:
@@ -161,4 +162,4 @@ class Membership:
 
 
 def _nothing() -> None:
-    """The default: no listener."""
+    """The default of `on_named`."""

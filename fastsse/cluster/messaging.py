@@ -1,31 +1,29 @@
 """Node messaging: control services of one node send messages to those of the others, by
 Redis's pub/sub.
 
-Redis stores no message, so messages are numbered, and with each beat every node sends its last
-number. A node that misses a number, starts to listen, or meets an unknown node requests a full copy
-from that node. It receives the copy on a channel of its own: first the number of the last message
-that the copy contains, then pages, and between them newer messages. All of it uses one connection
-and arrives in the order of sending. So no node is wrong for long, and nothing is sent again without
-need.
-
-Redis disconnects a subscriber that reads too slowly. So a node confirms each page, and the sender
-waits while a few pages are not confirmed. One node at a time gets a full copy; the others wait.
+Redis stores no message, so messages are numbered. Every node sends the number of its last message
+regularly (each time that it reports to Redis). A node requests a full copy from another node when
+it misses a number of that node, when it starts to listen, and when it finds a node that it does not
+know. The copy comes on a channel of its own: first the number of the last message that the copy
+contains, then pages, and between them newer messages. One connection carries all of it in the order
+of sending, so the state of a node is complete again after the copy, and nothing is sent twice
+without need. `fastsse.cluster.full_copies` sends the pages.
 """
 
 import asyncio
 import contextlib
 import struct
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Any, Final, NamedTuple
 
 from redis import exceptions
 
 from fastsse.backoff import Backoff
+from fastsse.cluster.full_copies import FullCopies
 from fastsse.cluster.membership import Membership
 from fastsse.control.stream_lookup import NODE_BYTES
 from fastsse.log import get_logger
-from fastsse.paging import Pager
 from fastsse.redis.connection import RedisAddress, RedisConnection, while_connected
 from fastsse.redis.errors import AnswerLost
 from fastsse.redis.keys import Keys
@@ -33,49 +31,39 @@ from fastsse.redis.keys import Keys
 __all__ = ["RedisNodeMessaging"]
 
 log = get_logger("redis")
-# Bytes that may wait to be sent. Above it all are dropped, and nodes request full copies.
+# Bytes that may wait to be sent. Above it all of them are dropped, and nodes request full copies.
 QUEUE_BYTES: Final = 16 * 1024 * 1024
-# Bytes that may wait when a page is added, and bytes sent at once.
+# No page of a full copy is added while more bytes than this wait; also the bytes sent in one batch.
 HIGH_WATER_BYTES: Final = 1024 * 1024
-SENT_AT_ONCE: Final = 256
-# Counted overhead of a message.
+# Messages in one batch.
+BATCH_MESSAGES_MAX: Final = 256
+# Memory of a waiting message in addition to its text.
 _MESSAGE_COST_BYTES: Final = 256
-# Pages sent to a node that it has not confirmed. A node of an earlier version confirms none, so a
-# page counts as confirmed after this time.
-PAGES_MAX: Final = 8
-CONFIRM_S: Final = 0.25
-# A silent connection is checked with a ping, and replaced if it does not answer.
+# A connection that is silent for so long is pinged, and replaced if it does not answer.
 PING_S: Final = 2.0
 
-_HEAD: Final = struct.Struct(f"<c{NODE_BYTES}sQB")  # kind, from whom, number, length of the subject
-_NOTICE: Final = b"n"
-_STANDS: Final = b"@"
-_SAID: Final = b"d"
-_ASKS: Final = b"?"
-_WHOLE: Final = b"w"
-_PART: Final = b"p"
-_CONFIRMED: Final = b"c"
+_HEAD: Final = struct.Struct(f"<c{NODE_BYTES}sQB")  # kind, sender, number, length of the subject
+# Kinds of messages.
+_NUMBERED: Final = b"n"
+_LAST_NUMBER: Final = b"@"
+_UNNUMBERED: Final = b"d"
+_COPY_REQUEST: Final = b"?"
+_COPY_BEGINS: Final = b"w"
+_COPY_PAGE: Final = b"p"
+_PAGE_CONFIRMED: Final = b"c"
 
 
 class _Subscription(NamedTuple):
     on_message: Callable[[bytes, bytes], None]
-    gone: Callable[[bytes], None] | None
-    whole: Callable[[], Iterable[bytes]] | None
-
-
-class _Page(NamedTuple):
-    """A message of a full copy to one node."""
-
-    kind: bytes
-    subject: str = ""
-    message: bytes = b""
+    on_node_gone: Callable[[bytes], None] | None
+    full_copy: Callable[[], Iterable[bytes]] | None
 
 
 class RedisNodeMessaging:
     """The `NodeMessaging` of a node. Loop thread only.
 
     Arguments:
-        address, keys: where they meet.
+        address, keys: the Redis that all nodes use.
         membership: knows the nodes that are alive.
     """
 
@@ -84,7 +72,7 @@ class RedisNodeMessaging:
         self._keys = keys
         self._own = membership.base
         self._membership = membership
-        membership.on_beat.append(self._look)
+        membership.on_beat.append(self._on_beat)
         self._listeners: dict[str, _Subscription] = {}
         self._queue: deque[tuple[bytes, bytes]] = deque()
         self._queued_bytes = 0
@@ -92,63 +80,64 @@ class RedisNodeMessaging:
         self._is_linked = False
         self._is_listening = False
         self._number = 0
-        # The number of each node's last message, and the nodes of which control services know
-        # something, perhaps not all.
+        # The number of the last message of each node whose state is complete here.
         self._known: dict[bytes, int] = {}
+        # The nodes whose messages control services have received, perhaps not all of them.
         self._copied_nodes: set[bytes] = set()
-        # Nodes that requested a full copy, in order; the node that receives one now, and how many
-        # of its pages are not confirmed.
-        self._askers: dict[bytes, None] = {}
-        self._asker = b""
-        self._unconfirmed = 0
-        self._confirming: asyncio.TimerHandle | None = None
-        self._pager = Pager(self._has_room)
+        self._copies = FullCopies(
+            lambda: not self.is_full,
+            self._contents,
+            lambda node: self._enqueue(self._channel(node), _COPY_BEGINS),
+            lambda node, *page: self._enqueue(self._channel(node), _COPY_PAGE, *page),
+        )
         self._missing: set[bytes] = set()
 
     def listen(
         self,
         subject: str,
         on_message: Callable[[bytes, bytes], None],
-        gone: Callable[[bytes], None] | None = None,
-        whole: Callable[[], Iterable[bytes]] | None = None,
+        on_node_gone: Callable[[bytes], None] | None = None,
+        full_copy: Callable[[], Iterable[bytes]] | None = None,
     ) -> None:
-        """As Neighbours."""
-        self._listeners[subject] = _Subscription(on_message, gone, whole)
+        """As `NodeMessaging`."""
+        self._listeners[subject] = _Subscription(on_message, on_node_gone, full_copy)
 
     def notify(self, subject: str, message: bytes) -> None:
-        """As Neighbours."""
+        """As `NodeMessaging`."""
         self._number += 1
-        self._send(self._channel(), _NOTICE, subject, message)
+        self._enqueue(self._channel(), _NUMBERED, subject, message)
 
-    def say(self, subject: str, message: bytes, to: bytes | None = None) -> bool:
-        """As Neighbours."""
+    def send(self, subject: str, message: bytes, to: bytes | None = None) -> bool:
+        """As `NodeMessaging`."""
         channel = self._channel(to or b"all")
-        # A node that does not listen gets no answer either.
-        return self._send(channel, _SAID, subject, message) and self._is_listening
+        # While this node does not listen, it can't receive an answer.
+        return self._enqueue(channel, _UNNUMBERED, subject, message) and self._is_listening
 
     @property
     def own(self) -> bytes:
-        """As NodeMessaging."""
+        """As `NodeMessaging`."""
         return self._own
 
     @property
     def others(self) -> frozenset[bytes]:
-        """As NodeMessaging."""
+        """As `NodeMessaging`."""
         return self._membership.alive - {self._own}
 
     @property
     def is_full(self) -> bool:
-        """As Neighbours."""
+        """As `NodeMessaging`."""
         return self._queued_bytes > HIGH_WATER_BYTES
 
     async def run(self) -> None:
         """Sends and receives until it is cancelled."""
-        speaking = while_connected(self._address, "speaking to other nodes", self._speak)
-        await asyncio.gather(speaking, self._hear_on())
+        sending = while_connected(self._address, "sending to other nodes", self._send_all)
+        await asyncio.gather(sending, self._receive_all())
 
-    # -- speaking -------------------------------------------------------------------------------
+    # -- sending --------------------------------------------------------------------------------
 
-    def _send(self, channel: bytes, kind: bytes, subject: str = "", message: bytes = b"") -> bool:
+    def _enqueue(
+        self, channel: bytes, kind: bytes, subject: str = "", message: bytes = b""
+    ) -> bool:
         if not self._is_linked:
             return False
         if self._queued_bytes > QUEUE_BYTES:
@@ -163,10 +152,7 @@ class RedisNodeMessaging:
 
     def _drop(self) -> None:
         """Drops what waits to be sent. Nodes notice the missing numbers and request full copies."""
-        self._pager.clear()
-        self._askers.clear()
-        self._asker = b""
-        self._unconfirmed = 0
+        self._copies.clear()
         self._queue.clear()
         self._queued_bytes = 0
         self._number += 1
@@ -174,95 +160,40 @@ class RedisNodeMessaging:
     def _channel(self, node: bytes = b"all") -> bytes:
         return self._keys.channel(self._address.database, node)
 
-    async def _speak(self, link: RedisConnection, backoff: Backoff) -> None:
+    async def _send_all(self, link: RedisConnection, backoff: Backoff) -> None:
         try:
             self._is_linked = True
             while True:
                 await self._queued.wait()
-                await link.calls([(b"PUBLISH", *pair) for pair in self._taken()])
+                await link.calls([(b"PUBLISH", *pair) for pair in self._next_batch()])
                 backoff.reset()
-                self._pager.go_on()
+                self._copies.go_on()
         finally:
             self._is_linked = False
             self._drop()
 
-    def _taken(self) -> list[tuple[bytes, bytes]]:
-        taken: list[tuple[bytes, bytes]] = []
+    def _next_batch(self) -> list[tuple[bytes, bytes]]:
+        batch: list[tuple[bytes, bytes]] = []
         size_bytes = 0
-        while self._queue and len(taken) < SENT_AT_ONCE and size_bytes <= HIGH_WATER_BYTES:
-            taken.append(self._queue.popleft())
-            size_bytes += len(taken[-1][1]) + _MESSAGE_COST_BYTES
+        while self._queue and len(batch) < BATCH_MESSAGES_MAX and size_bytes <= HIGH_WATER_BYTES:
+            batch.append(self._queue.popleft())
+            size_bytes += len(batch[-1][1]) + _MESSAGE_COST_BYTES
         self._queued_bytes -= size_bytes
         if not self._queue:
             self._queued.clear()
-        return taken
+        return batch
 
-    # -- everything -----------------------------------------------------------------------------
-
-    def _send_whole(self, node: bytes) -> None:
-        """Sends a node a full copy as soon as it is its turn."""
-        if self._is_linked:
-            self._askers[node] = None
-            if not len(self._pager):
-                self._pager.add(self._pages(), self._send_page)
-
-    def _pages(self) -> Iterator[_Page]:
-        """Sends full copies, to one requesting node after the other."""
-        while self._askers:
-            self._asker = next(iter(self._askers))
-            del self._askers[self._asker]
-            self._unconfirmed = 0
-            yield from self._pages_for(self._asker)
-
-    def _pages_for(self, node: bytes) -> Iterator[_Page]:
-        """Sends the begin mark and all pages of a full copy; stops when the node is gone."""
-        # The copy is of this moment; later messages are added to it.
-        wholes = [
-            (subject, listener.whole())
+    def _contents(self) -> list[tuple[str, Iterable[bytes]]]:
+        """What a full copy contains now: the messages of each subject that has a state."""
+        return [
+            (subject, listener.full_copy())
             for subject, listener in self._listeners.items()
-            if listener.whole is not None
+            if listener.full_copy is not None
         ]
-        yield _Page(_WHOLE)
-        for subject, messages in wholes:
-            for message in messages:
-                if self._asker != node:
-                    return
-                yield _Page(_PART, subject, message)
 
-    def _stop_sending(self, node: bytes) -> None:
-        self._askers.pop(node, None)
-        if node == self._asker:
-            self._asker = b""
-            self._unconfirmed = 0
-            self._pager.go_on()
+    # -- receiving ------------------------------------------------------------------------------
 
-    def _send_page(self, page: _Page) -> None:
-        if page.kind == _PART:
-            self._unconfirmed += 1
-            if self._unconfirmed >= PAGES_MAX and self._confirming is None:
-                loop = asyncio.get_running_loop()
-                self._confirming = loop.call_later(CONFIRM_S, self._confirm_late)
-        self._send(self._channel(self._asker), *page)
-
-    def _has_room(self) -> bool:
-        return self._unconfirmed < PAGES_MAX and not self.is_full
-
-    def _confirm(self, node: bytes) -> None:
-        """The node has confirmed a page."""
-        if node == self._asker and self._unconfirmed:
-            self._unconfirmed -= 1
-            if self._confirming is not None:
-                self._confirming.cancel()
-                self._confirming = None
-            self._pager.go_on()
-
-    def _confirm_late(self) -> None:
-        self._confirming = None
-        self._confirm(self._asker)
-
-    # -- hearing --------------------------------------------------------------------------------
-
-    async def _hear_on(self) -> None:
+    async def _receive_all(self) -> None:
         backoff = Backoff()
         while True:
             await backoff.wait()
@@ -291,15 +222,14 @@ class RedisNodeMessaging:
                     await connection.disconnect(nowait=True)
 
     def _begin(self) -> None:
-        """Messages sent while this node did not listen are unknown, so it requests full copies from
-        all."""
+        """Requests full copies from all nodes: their messages of the time before are lost."""
         self._is_listening = True
         self._known.clear()
-        self._ask_unknown()
+        self._request_unknown()
 
     async def _read(self, connection: Any, backoff: Backoff) -> None:
-        """Returns one message. A silent connection is pinged once; without an answer it counts as
-        lost."""
+        """Reads and handles one message. A silent connection is pinged once; without an answer it
+        counts as lost."""
         reading = asyncio.ensure_future(connection.read_response(disconnect_on_error=False))
         try:
             done, _ = await asyncio.wait((reading,), timeout=PING_S)
@@ -320,7 +250,7 @@ class RedisNodeMessaging:
         try:
             self._take(data)
         except (ValueError, struct.error) as error:
-            log.warning("A message among nodes is damaged.", why=str(error)[:200])
+            log.warning("A message between nodes is damaged.", why=str(error)[:200])
 
     def _take(self, data: bytes) -> None:
         kind, node, number, length = _HEAD.unpack_from(data)
@@ -328,26 +258,27 @@ class RedisNodeMessaging:
             return
         body = data[_HEAD.size :]
         subject, message = body[:length].decode(), body[length:]
-        if kind == _NOTICE:
-            self._take_notice(node, number, subject, message)
-        elif kind == _STANDS:
+        if kind == _NUMBERED:
+            self._take_numbered(node, number, subject, message)
+        elif kind == _LAST_NUMBER:
             self._compare(node, number)
-        elif kind == _ASKS:
-            self._send_whole(node)
-        elif kind == _WHOLE:
+        elif kind == _COPY_REQUEST:
+            if self._is_linked:
+                self._copies.add(node)
+        elif kind == _COPY_BEGINS:
             self._forget(node)
             self._copied_nodes.add(node)
             self._known[node] = number
-        elif kind == _CONFIRMED:
-            self._confirm(node)
-        elif kind == _PART:
-            self._send(self._channel(node), _CONFIRMED)
+        elif kind == _PAGE_CONFIRMED:
+            self._copies.confirm(node)
+        elif kind == _COPY_PAGE:
+            self._enqueue(self._channel(node), _PAGE_CONFIRMED)
             if node in self._known:
                 self._hand_on(node, subject, message)
-        elif kind == _SAID:
+        elif kind == _UNNUMBERED:
             self._hand_on(node, subject, message)
 
-    def _take_notice(self, node: bytes, number: int, subject: str, message: bytes) -> None:
+    def _take_numbered(self, node: bytes, number: int, subject: str, message: bytes) -> None:
         known = self._known.get(node)
         if known is not None and number == known + 1:
             self._known[node] = number
@@ -356,35 +287,36 @@ class RedisNodeMessaging:
             self._compare(node, number)
 
     def _compare(self, node: bytes, number: int) -> None:
-        """Whether all messages of a node arrived. Its old messages are valid until it sends a full
-        copy."""
+        """Requests a full copy of a node if a message of it is missing. What it sent before is
+        valid until the copy begins."""
         if self._known.get(node, number) != number:
             del self._known[node]
-            self._ask(node)
+            self._request_copy(node)
 
     def _hand_on(self, node: bytes, subject: str, message: bytes) -> None:
         listener = self._listeners.get(subject)
         if listener is not None:
             listener.on_message(node, message)
 
-    # -- full copies ----------------------------------------------------------------------------
+    # -- the state of other nodes ---------------------------------------------------------------
 
-    def _ask(self, node: bytes) -> None:
-        self._send(self._channel(node), _ASKS)
+    def _request_copy(self, node: bytes) -> None:
+        self._enqueue(self._channel(node), _COPY_REQUEST)
 
-    def _ask_unknown(self) -> None:
+    def _request_unknown(self) -> None:
         for node in self._membership.alive - self._known.keys() - {self._own}:
-            self._ask(node)
+            self._request_copy(node)
 
-    def _look(self) -> None:
-        """After each beat: sends its last number, requests copies from unknown nodes, and forgets
-        nodes that are gone. A new node may be missing in one answer, but not in two."""
-        self._send(self._channel(), _STANDS)
+    def _on_beat(self) -> None:
+        """Sends the number of the last message, requests copies from unknown nodes, and forgets
+        nodes that are gone. A node that is new may be missing in one answer of Redis, so a node is
+        gone when two answers do not name it."""
+        self._enqueue(self._channel(), _LAST_NUMBER)
         if self._is_listening:
-            self._ask_unknown()
-        missing = {*self._copied_nodes, *self._askers, self._asker} - self._membership.alive
+            self._request_unknown()
+        missing = (self._copied_nodes | self._copies.receivers) - self._membership.alive
         for node in missing & self._missing:
-            self._stop_sending(node)
+            self._copies.stop(node)
             self._known.pop(node, None)
             self._forget(node)
         self._missing = missing
@@ -394,8 +326,8 @@ class RedisNodeMessaging:
         if node in self._copied_nodes:
             self._copied_nodes.remove(node)
             for listener in self._listeners.values():
-                if listener.gone is not None:
-                    listener.gone(node)
+                if listener.on_node_gone is not None:
+                    listener.on_node_gone(node)
 
 
 async def _send(connection: Any, *command: bytes) -> None:

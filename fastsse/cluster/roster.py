@@ -1,9 +1,9 @@
-"""The roster of all nodes: which streams are present, in Redis.
+"""The roster of all nodes: which streams are open, in Redis.
 
 Each topic has a hash of its subscribers, and each node has a hash of its streams. One task writes
-the changes in batches, in order. Each start is published after it was written, and each end is
-removed after it was published. So a stream that is announced is listed, and one announced as ended
-is not. Another node finishes the work of a killed node.
+the changes in batches, in order. An opened stream is written before it is announced by an event,
+and an ended one is announced before its record is removed. So after a kill nothing is lost: another
+node finds the records of the killed node, announces their ends and removes them.
 """
 
 import asyncio
@@ -35,10 +35,10 @@ log = get_logger("redis")
 _HERE: Final = pathlib.Path(__file__).parent
 THERE: Final = Script("there", folder=_HERE)
 REAP: Final = Script("reap", folder=_HERE)
-# Selectors in one batch, about: 3 us of Redis each.
+# Selectors in one batch, roughly. Each takes Redis 3 us.
 BATCH: Final = 500
-# Changes that may wait to be written. Above it this node starts again with all present streams.
-# Streams that were present at the start are held by their control service and not counted.
+# Changes that may wait to be written. Above it this node writes all its open streams again, which
+# the control service holds, so they take no further memory.
 QUEUE_BYTES_MAX: Final = 64 * 1024 * 1024
 PUBLISH_AGAIN_S: Final = 0.5
 
@@ -47,14 +47,14 @@ _Word = bytes | str | int
 
 
 class _Renamed(Exception):
-    """This node now has another name than the one under which it wrote."""
+    """This node has another name than the one under which it wrote."""
 
 
 class RedisRoster:
     """The `Roster` of a node. Loop thread only.
 
     Arguments:
-        address, keys: where it lies.
+        address, keys: the Redis that all nodes use.
         membership: knows the name under which this node writes.
         append: publishes to the log.
     """
@@ -67,9 +67,9 @@ class RedisRoster:
         self._membership = membership
         self._append = append
         self._present: Callable[[], Iterable[bytes]] = tuple
-        self._name = b""  # Under this name changes are written; empty: none wait.
-        self._here: deque[Change] = deque()  # Present at the start; written first.
-        self._queue: deque[tuple[Change, int]] = deque()  # Changes since, with sizes.
+        self._name = b""  # Changes are written under it; empty: this node has no name yet.
+        self._here: deque[Change] = deque()  # Streams open when it got its name; written first.
+        self._queue: deque[tuple[Change, int]] = deque()  # Later changes, each with its size.
         self._queue_bytes = 0
         self._queued = asyncio.Event()
         self._ended: list[bytes] = []  # Streams whose end was published.
@@ -79,35 +79,35 @@ class RedisRoster:
         membership.on_named = self._queued.set
 
     def begin(self, present: Callable[[], Iterable[bytes]]) -> None:
-        """As Roster."""
+        """As `Roster`."""
         self._present = present
 
     def note(self, changes: Sequence[Change]) -> None:
-        """As Roster. O(changes)."""
+        """As `Roster`. O(changes)."""
         if not self._name:
-            return  # All present streams will be written.
+            return  # All open streams are written when there is a name.
         for change in changes:
             cost_bytes = cost_bytes_of(change)
             self._queue.append((change, cost_bytes))
             self._queue_bytes += cost_bytes
         if self._queue_bytes > QUEUE_BYTES_MAX:
-            log.warning("Too much waits to be written; this node begins again.")
+            log.warning("Too many presence changes wait; this node writes all its streams again.")
             self._membership.rename(self._name)
             self._begin_as(b"")
         self._queued.set()
 
     @property
     def writes(self) -> bool:
-        """Whether it has a name under which it writes."""
+        """Whether changes are written: this node has a name."""
         return bool(self._name)
 
     def find(self, topic: str | None, name: str | None, most: int, answer: Answer) -> None:
-        """As Roster; an error while Redis is away."""
+        """As `Roster`; an error while Redis can't be reached."""
         self._lists.find(topic, name, most, answer)
 
     async def run(self) -> None:
         """Writes, and removes dead nodes, until it is cancelled."""
-        writing = while_connected(self._address, "writing down who is there", self._write)
+        writing = while_connected(self._address, "writing presence", self._write)
         await asyncio.gather(writing, self._reap_all())
 
     async def close(self) -> None:
@@ -145,8 +145,8 @@ class RedisRoster:
             self._here.extend((one, True) for one in self._present())
 
     async def _write_some(self, name: bytes, link: RedisConnection) -> None:
-        """Writes a batch. It stays in the queue until all of it is done, so all may be done
-        twice."""
+        """Writes a batch and publishes its events. The batch stays in the queue until then, so both
+        may happen twice."""
         keys, forgotten, batch = self._keys, list(self._ended), self._batch()
         words: list[_Word] = []
         for one in map(Subscriber.unpack, forgotten):
@@ -220,15 +220,17 @@ class RedisRoster:
                 finally:
                     await link.close()
             except (AnswerLost, RedisRefusal) as fault:
-                log.warning("A dead node is not taken out yet.", node=name.decode(), why=str(fault))
+                log.warning(
+                    "Removing a dead node did not succeed yet.", node=name.decode(), why=str(fault)
+                )
             except Exception:
-                log.exception("Taking out a dead node failed.", node=name.decode())
+                log.exception("Removing a dead node failed; a node retries it.", node=name.decode())
             finally:
                 self._membership.on_task = self._take_task
 
     async def _reap(self, name: bytes, link: RedisConnection) -> None:
-        """Publishes the ends of some streams, then forgets these. If this node is killed in
-        between, the next one publishes them again."""
+        """Publishes the ends of some streams, then removes their records, until none is left. If
+        this node is killed in between, the next one publishes those ends again."""
         keys, task_ms, count = self._keys, self._membership.task_ms, 0
         names = [keys.dead, keys.held(name), keys.counts]
         cursor: bytes = b"0"
@@ -243,7 +245,7 @@ class RedisRoster:
             count += len(ended)
             gone = map(_subscriber, ended, found[1::2])
             await self._publish([event for one in gone for event in events_of(one, False)])
-        log.info("A dead node was taken out.", node=name.decode(), subscribers=count)
+        log.info("A dead node was removed.", node=name.decode(), subscribers=count)
 
 
 def _words(one: Subscriber, came: bool) -> list[_Word]:
@@ -256,7 +258,8 @@ def _words(one: Subscriber, came: bool) -> list[_Word]:
 
 
 def _events_of_batch(batch: Sequence[tuple[Subscriber, bool]], news: bytes) -> list[Event]:
-    """The events to publish for a batch: all ended streams, and the new ones among the opened."""
+    """The events to publish for a batch: of all ended streams, and of the opened ones that are
+    new."""
     is_new = iter(news)
     return [
         event

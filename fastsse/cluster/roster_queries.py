@@ -44,7 +44,7 @@ class _Listed:
         return True
 
     def answer(self, count: int) -> bytes:
-        """As Roster.find answers."""
+        """The answer of `Roster.find`."""
         return b"[%d,[%b]]" % (count, b",".join(self.texts))
 
 
@@ -62,7 +62,7 @@ class RosterQueries:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def find(self, topic: str | None, name: str | None, most: int, answer: Answer) -> None:
-        """As Roster. O(what is listed), in pages of 1,000."""
+        """As `Roster`. O(what is listed), in pages of 1,000."""
         task = asyncio.get_running_loop().create_task(self._answer(topic, name, most, answer))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -121,7 +121,7 @@ class RosterQueries:
         count = sum(map(int, counts))
         if count > most:
             return listed.answer(count)
-        # A stream of a renamed node is there under both names for a moment.
+        # For a moment a stream of a renamed node is listed under both names.
         seen: set[bytes] = set()
         for node in (*alive, *dead):
             async for name, kept in _walk(link, keys.held(node)):

@@ -1,13 +1,13 @@
-"""What control services keep, shared by all nodes of a log: a hash in Redis, and a copy of it in
-each node.
+"""The control store of several nodes: what control services keep, as a hash in Redis, and a copy of
+it in each node.
 
 Each change is also an entry of a short stream, which every node follows. A node that was
 disconnected reads the whole hash when it reconnects. Values of a `OneTimeStore` are not copied:
-they are read from Redis.
+each read asks Redis.
 
-Delayed events are in a hash of their own, and their changes have no value, because nodes of the
-version before write what is missing in the first hash again from their copies. An event that was
-cancelled or published would return.
+Delayed events are in a hash of their own, and their changes have no value, because a node of
+the version before writes values that are missing in the first hash again from its copy: an event
+that was cancelled or published would return.
 """
 
 import asyncio
@@ -39,9 +39,10 @@ __all__ = ["RedisControlStore", "RedisOneTimeStore", "open_control_store"]
 
 log = get_logger("redis")
 BLOCK_MS: Final = 1_000
-# A larger value is not kept a second time in the stream of changes.
+# A larger value is not written to the stream of changes too; nodes read it from the hash.
 CHANGE_BYTES_MAX: Final = 4 * 1024
-# Delayed events: taken once, by one node. A node that was away must not write them again.
+# Keys of delayed events. One node takes each, once. A node that was disconnected must not write it
+# again.
 DELAYED: Final = "schedule/p/"
 CHANGES_KEPT: Final = 10_000
 # The subject of the control service whose values one node owns.
@@ -69,7 +70,7 @@ async def open_control_store(
 
 
 async def _read_all(link: RedisConnection, keys: Keys) -> Mapping[bytes, bytes]:
-    """All that control services keep."""
+    """Both hashes."""
     hashes: Sequence[Sequence[bytes]] = await link.calls(
         [(b"HGETALL", keys.control), (b"HGETALL", keys.delayed)]
     )
@@ -81,8 +82,8 @@ class RedisControlStore:
 
     Arguments:
         address, keys: where it is stored.
-        values: what was there when the log was opened.
-        membership: this node among all.
+        values: the hash when the log was opened.
+        membership: of this node.
         roster: the streams at all nodes; None if the option `subscriptions` is off.
         owned: what one node keeps for all.
 
@@ -232,8 +233,8 @@ class RedisControlStore:
         kept = await _read_all(link, self._keys)
         for key, value in kept.items():
             self._learn(key, value)
-        # A Redis that has lost values gets them again. A delayed event was taken, unless it was
-        # never written.
+        # Values that Redis has lost are written again. A delayed event that is missing was taken,
+        # unless it was never written.
         self._write_again({k: v for k, v in self._values.items() if k.encode() not in kept})
         for name in [name for name in self._delayed if name.encode() not in kept]:
             self._forget_taken(name)
@@ -245,16 +246,16 @@ class RedisControlStore:
             )  # fmt: skip
             backoff.reset()
             if not answer:
-                await self._look_for_all(link)
+                await self._check_hash(link)
             for place, fields in answer[0][1] if answer else ():  # noqa: B007
                 if len(fields) == 4:
                     self._learn(fields[1], fields[3])
                 elif len(fields) == 2:
                     await self._look_up(link, fields[1])
 
-    async def _look_for_all(self, link: RedisConnection) -> None:
-        """Checks, while nothing changes, that the hash still exists. One that was evicted or
-        deleted is written again, so that a node that starts later knows what was revoked."""
+    async def _check_hash(self, link: RedisConnection) -> None:
+        """Checks, while nothing changes, that the hash still exists. If it was evicted or deleted,
+        it is written again, so that a node that starts later knows what was revoked."""
         if self._values and not await link.call(b"EXISTS", self._keys.control):
             log.warning(
                 "Redis lost what control services keep; it is written again.",
@@ -267,12 +268,13 @@ class RedisControlStore:
         self._to_write.set()
 
     def _forget_taken(self, key: str) -> None:
-        """A delayed event is not in Redis: it was published or cancelled, or is not yet there."""
+        """Drops a delayed event that Redis has no more: it was published or cancelled. One that is
+        not written yet stays."""
         if key not in self._unwritten and self._delayed.pop(key, None) is not None:
             self._notify(key, b"")
 
     async def _look_up(self, link: RedisConnection, raw_key: bytes) -> None:
-        """A key has changed, or was removed."""
+        """Reads a key that was changed or removed."""
         key = raw_key.decode("utf-8", "replace")
         value = await link.call(b"HGET", self._hash_of(key), raw_key)
         if value is not None:
@@ -305,28 +307,28 @@ class RedisOneTimeStore:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def put(self, key: bytes, value: bytes, life_ms: int, done: Callable[[bool], None]) -> None:
-        """Keeps a value for a time."""
+        """As `OneTimeStore`."""
         command = (b"SET", self._prefix + key, value, b"PX", max(1, life_ms), b"NX")
         self._ask(command, lambda answer: done(answer is not None))
 
     def get(self, key: bytes, done: Callable[[bytes | FastsseError | None], None]) -> None:
-        """The value."""
+        """As `OneTimeStore`."""
         self._ask((b"GET", self._prefix + key), done, Unavailable("tickets", retry_after_s=1))
 
     def exchange(
         self, key: bytes, value: bytes, life_ms: int, done: Callable[[bytes | None], None]
     ) -> None:
-        """Replaces a value (Redis 6.2 on)."""
+        """As `OneTimeStore`. Needs Redis 6.2."""
         end = (b"PX", max(1, life_ms), b"GET")
         self._ask((b"SET", self._prefix + key, value, *end), done)
 
     def renew(self, key: bytes, life_ms: int, done: Callable[[bool | None], None]) -> None:
-        """Keeps a value for so long from now on."""
+        """As `OneTimeStore`."""
         command = (b"PEXPIRE", self._prefix + key, max(1, life_ms))
         self._ask(command, lambda answer: done(None if answer is None else answer == 1))
 
     async def close(self) -> None:
-        """Closes its connection. Open requests are answered as if nothing were stored."""
+        """Closes the connection. Open requests get the answer that nothing is stored."""
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

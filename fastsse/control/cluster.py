@@ -28,11 +28,11 @@ Answer = Callable[[bytes | FastsseError], None]
 
 
 class OneTimeStore(Protocol):
-    """Values by key, the same on every node that shares it."""
+    """Values by key, shared by all nodes. Each value has an end."""
 
     def put(self, key: bytes, value: bytes, life_ms: int, done: Callable[[bool], None]) -> None:
         """Stores a value for a time, unless the key has one, and reports whether it did. Of several
-        stores at the same time one succeeds."""
+        calls at the same time one succeeds."""
 
     def get(self, key: bytes, done: Callable[[bytes | FastsseError | None], None]) -> None:
         """The value; None if there is none, Unavailable while that is not known."""
@@ -40,37 +40,37 @@ class OneTimeStore(Protocol):
     def exchange(
         self, key: bytes, value: bytes, life_ms: int, done: Callable[[bytes | None], None]
     ) -> None:
-        """Replaces a value for a time and returns the earlier one; None if there was none. Of
-        several at the same time each gets a different one."""
+        """Stores a value for a time and returns the one that it replaces; None if there was none.
+        Of several calls at the same time each gets a different value."""
 
     def renew(self, key: bytes, life_ms: int, done: Callable[[bool | None], None]) -> None:
-        """Keeps a value for so long from now on, and reports whether there is one; None while that
-        is not known."""
+        """Moves the end of a value to `life_ms` from now, and reports whether there is one; None
+        while that is not known."""
 
 
 class NodeMessaging(Protocol):
-    """A node's way to the others, each known by a name of bytes. Loop thread only.
+    """Sends messages to other nodes; each node has a name, of bytes. Loop thread only.
 
     Messages of `notify` go to all nodes and are numbered: a node that missed one receives a full
-    copy. Messages of `say` have no number and reach the nodes that listen now.
+    copy. Messages of `send` have no number and reach the nodes that listen now.
     """
 
     def listen(
         self,
         subject: str,
         on_message: Callable[[bytes, bytes], None],
-        gone: Callable[[bytes], None] | None = None,
-        whole: Callable[[], Iterable[bytes]] | None = None,
+        on_node_gone: Callable[[bytes], None] | None = None,
+        full_copy: Callable[[], Iterable[bytes]] | None = None,
     ) -> None:
         """Connects a control service; once for each subject.
 
         Arguments:
             on_message: called with a node and its message. May raise ValueError for a damaged
                 message, which is dropped.
-            gone: called with a node that left, is silent for too long, or is about to send a full
-                copy: its earlier messages are no longer valid.
-            whole: returns the messages of a full copy: the state when `whole` was called, as if it
-                had been sent message by message. They are read one by one, over some time.
+            on_node_gone: called with a node that left, is silent for too long, or is about to send
+                a full copy: its earlier messages are no longer valid.
+            full_copy: returns messages that together say the state at the time of the call. They
+                are read one by one, over some time. None: the subject has no state.
         """
 
     @property
@@ -83,12 +83,12 @@ class NodeMessaging(Protocol):
 
     @property
     def is_full(self) -> bool:
-        """Whether so much waits to be sent that less urgent messages should wait."""
+        """Whether much waits to be sent, so that less urgent messages should be held back."""
 
     def notify(self, subject: str, message: bytes) -> None:
         """Sends a numbered message to all others, in order; at most 256 KiB."""
 
-    def say(self, subject: str, message: bytes, to: bytes | None = None) -> bool:
+    def send(self, subject: str, message: bytes, to: bytes | None = None) -> bool:
         """Sends a message without a number to one node or all, and reports whether it was sent. At
         most 256 KiB."""
 
@@ -179,7 +179,7 @@ class Roster(Protocol):
 
     def begin(self, present: Callable[[], Iterable[bytes]]) -> None:
         """Call it once, before anything else. `present` returns the streams of this node, packed,
-        for a roster that has lost them."""
+        when the roster must write all of them again."""
 
     def note(self, changes: Sequence[Change]) -> None:
         """Records streams that opened and ended at this node, in order. Each opens once and ends

@@ -135,7 +135,7 @@ class GatherService:
         if nodes is not None and not _is_for_node(message):
             gathering.nodes = set(nodes.others)
             if gathering.nodes:
-                nodes.say(SUBJECT, _QUESTION + name + message)
+                nodes.send(SUBJECT, _QUESTION + name + message)
         self._ask(name, message, gathering)
 
     def on_message(self, worker: int, message: bytes) -> None:
@@ -228,8 +228,8 @@ class GatherService:
         assert nodes is not None
         for _, worker, answer in ended.answers:
             if len(answer) <= ANSWER_BYTES_MAX:
-                nodes.say(SUBJECT, _ANSWER + name + _NUMBER.pack(worker) + answer, node)
-        nodes.say(SUBJECT, _END + name, node)
+                nodes.send(SUBJECT, _ANSWER + name + _NUMBER.pack(worker) + answer, node)
+        nodes.send(SUBJECT, _END + name, node)
 
 
 def _what(question: bytes) -> str:

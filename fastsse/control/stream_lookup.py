@@ -53,7 +53,7 @@ class StreamLookupService:
     def on_request(self, worker: int, message: bytes, answer: Callable[[bytes], None]) -> None:
         """Has every worker search. Answers `+` if all could be asked, else `-`."""
         nodes = self._messaging
-        is_whole = nodes is None or nodes.say(SUBJECT, _QUESTION + message)
+        is_whole = nodes is None or nodes.send(SUBJECT, _QUESTION + message)
         self._broadcast(_QUESTION + _HERE + message)
         answer(b"+" if is_whole else _NOT_ALL)
 
@@ -63,7 +63,7 @@ class StreamLookupService:
         if node == _HERE:
             self._broadcast(_ANSWER + answer)
         elif self._messaging is not None:
-            self._messaging.say(SUBJECT, _ANSWER + answer, node)
+            self._messaging.send(SUBJECT, _ANSWER + answer, node)
 
     def on_worker_gone(self, worker: int) -> None:
         """A request about the streams of this worker gets no answer."""

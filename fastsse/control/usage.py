@@ -145,7 +145,7 @@ class UsageService:
                 return
             if isinstance(holder, bytes) and isinstance(asker, int):
                 assert self._messaging is not None
-                self._messaging.say(SUBJECT, _END + message, holder)
+                self._messaging.send(SUBJECT, _END + message, holder)
                 return
 
     def _hold(self, holder: int | bytes, uses: Iterable[Usage]) -> None:
@@ -329,7 +329,7 @@ class UsageClient:
         worker, uses = orjson.loads(message)
         if worker != self._control.worker:
             uses = [_whole(use) for use in uses]
-            self._learning.heard(uses)
+            self._learning.add(uses)
             self._apply(uses)
 
     def _apply(self, uses: Iterable[Sequence[Any]]) -> None:

@@ -50,7 +50,7 @@ class UsageLearning:
         call_later: Callable[[float, Callable[[], None]], object],
         changed: Callable[[Iterable[Row]], None],
     ) -> None:
-        self._ask_desk = ask
+        self._ask_service = ask
         self._call_later = call_later
         self._changed = changed
         self._others: Counter[Account] = Counter()
@@ -76,8 +76,8 @@ class UsageLearning:
         """The control service was replaced: answers of the earlier one are ignored."""
         self._walk = None
 
-    def heard(self, uses: Iterable[Row]) -> None:
-        """Takes the usage of others."""
+    def add(self, uses: Iterable[Row]) -> None:
+        """Adds usage of other workers and nodes to what is known."""
         for side, name, streams, *_ in uses:
             self._others[side, name] += streams
             if self._walk is not None:
@@ -86,7 +86,7 @@ class UsageLearning:
                 del self._others[side, name]
 
     def _ask_from(self, begin: int, walk: _Walk) -> None:
-        self._ask_desk(b"%d" % begin, partial(self._answered, begin, walk))
+        self._ask_service(b"%d" % begin, partial(self._answered, begin, walk))
 
     def _answered(self, begin: int, walk: _Walk, answer: bytes | FastsseError) -> None:
         if walk is not self._walk:

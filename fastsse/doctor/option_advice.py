@@ -241,7 +241,7 @@ ADVICE: dict[str, Advice] = {
     "redis_node_timeout": Advice(
         "too short: nodes that only pause for a moment are announced as ended and come again; too "
         "long: a killed node's subscribers stay in the lists",
-        "the log: This node comes again under another name; A dead node was taken out",
+        "the log: This node registers again under another name; A dead node was removed",
     ),
     "redis_may_evict": Advice(
         "on: gap events when Redis is full; off with such a Redis: it does not start",

@@ -31,14 +31,14 @@ from fastsse.redis.sentinel import Sentinels, check_is_master
 
 __all__ = ["ConnectionOnDemand", "RedisAddress", "RedisConnection", "while_connected"]
 
-# How long a sentinel may take; the next one is asked then.
+# A sentinel that takes longer is skipped: the next one is asked.
 SENTINEL_S: Final = 1.0
 # The parameters of a URL's query for TLS.
 _FILES: Final = ("ssl_ca_certs", "ssl_ca_path", "ssl_certfile", "ssl_keyfile")
 
 
 class RedisAddress:
-    """Where a Redis is and how to log in there.
+    """The address of a Redis, with login and TLS.
 
     Arguments:
         url: `redis://`, `rediss://` or `unix://`, with user, password and database as the client
@@ -89,17 +89,17 @@ class RedisAddress:
         return self._kind(**{**self._options, "host": host, "port": port})
 
     async def check(self, connection: AbstractConnection) -> None:
-        """Raises READONLY for an open connection to a server that Sentinel names and that is no
-        master, as right after a failover."""
+        """Raises RedisRefusal (READONLY) if Sentinel named the server of this open connection and
+        the server is no master, as happens right after a failover."""
         if self._sentinels is not None:
             await check_is_master(connection)
 
     def silence(self) -> AnswerTimeout:
-        """The fault for a server that does not answer the greeting."""
+        """The error for a server that accepts a connection and does not answer."""
         return AnswerTimeout("; it may speak no TLS" if self._is_tls else "")
 
     def fault_of(self, error: Exception) -> RedisRefusal | AnswerLost:
-        """The fault for a connection that could not be opened."""
+        """The error for a connection that could not be opened."""
         for name in _FILES:
             path = self._options.get(name)
             if path is not None and not os.access(path, os.R_OK):
@@ -191,7 +191,7 @@ class RedisConnection:
             return await self.call(b"EVAL", script.text, *tail)
 
     async def lasts(self, time_s: float) -> None:
-        """Returns after a time. Raises AnswerLost when the connection ends before."""
+        """Waits for `time_s`. Raises AnswerLost if the connection ends before."""
         await asyncio.wait((self._reading,), timeout=time_s)
         if self._fault is not None:
             raise self._fault
@@ -228,7 +228,7 @@ class RedisConnection:
         except AnswerLost as lost:
             self._end(lost)
         except (exceptions.RedisError, OSError) as error:
-            self._end(AnswerLost(f"Redis is away: {first_line(error)}"))
+            self._end(AnswerLost(f"Redis can't be reached: {first_line(error)}"))
         assert self._fault is not None
         raise self._fault
 
@@ -241,14 +241,14 @@ class RedisConnection:
                     self._on_message(*answer[1:])
                     continue
                 if not self._waiting:
-                    raise AnswerLost("Redis answers what was not asked")
+                    raise AnswerLost("Redis sent an answer to no command")
                 waiting = self._waiting.popleft()
                 if not waiting.done():
                     waiting.set_result(answer)
         except AnswerLost as lost:
             self._end(lost)
         finally:
-            self._end(AnswerLost("reading from Redis failed inside"))
+            self._end(AnswerLost("reading from Redis failed"))
 
     async def _answer(self) -> Any:
         try:
@@ -256,7 +256,7 @@ class RedisConnection:
         except ANSWERS as error:
             return refusal_of(error)
         except (exceptions.RedisError, OSError, EOFError) as error:
-            raise AnswerLost(f"Redis is away: {first_line(error)}") from None
+            raise AnswerLost(f"Redis can't be reached: {first_line(error)}") from None
 
     def _end(self, fault: AnswerLost) -> None:
         if self._fault is not None:
@@ -294,7 +294,7 @@ async def while_connected(
     cancelled.
 
     Arguments:
-        what: the task in a few words, for the log.
+        what: the task in a few words, for log lines ("writing presence").
         work: receives the connection, and the backoff to reset after a success. It may raise
             AnswerLost or RedisRefusal; every other exception is logged.
     """
@@ -310,12 +310,12 @@ async def while_connected(
             finally:
                 await link.close()
         except AnswerLost:
-            continue  # That Redis is away is logged by the parts of the log.
+            continue  # The log's own tasks report that Redis can't be reached.
         except RedisRefusal as refusal:
             if failures % _LOGGED_EVERY == 0:
                 log.warning("Redis refuses.", what=what, why=str(refusal))
         except Exception:
-            log.exception("A task failed, and begins again.", what=what)
+            log.exception("A task failed and is started again.", what=what)
 
 
 class ConnectionOnDemand:
@@ -338,7 +338,7 @@ class ConnectionOnDemand:
             return self._link
 
     async def close(self) -> None:
-        """Ends it."""
+        """Closes the connection, if there is one."""
         link, self._link = self._link, None
         if link is not None:
             await link.close()

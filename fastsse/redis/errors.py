@@ -31,16 +31,16 @@ MEANINGS: Final = {
     "OOM": "Redis is out of memory",
     "READONLY": "Redis is a read-only replica",
     "MISCONF": "Redis can't save to its disk",
-    "NOAUTH": "Redis wants a password",
+    "NOAUTH": "Redis requires a password",
     "WRONGPASS": "Redis refuses the user or password",
-    "NOPERM": "Redis doesn't allow this user what it needs",
+    "NOPERM": "Redis does not permit this user a command or key that fastsse needs",
     "BUSY": "Redis is busy with a script",
     "CLUSTERDOWN": "the Redis cluster is down",
     "MASTERDOWN": "this replica has lost its master",
     "NOREPLICAS": "Redis has too few replicas to write",
     "MAXCLIENTS": "Redis has too many clients",
-    "WRONGTYPE": "a key of ours in Redis holds something else",
-    "UNBLOCKED": "Redis has changed its role",
+    "WRONGTYPE": "a key of the log in Redis holds another type of value",
+    "UNBLOCKED": "Redis changed its role to replica",
     "NOSCRIPT": "Redis has forgotten a script",
 }
 _BY_CLASS: Final = (
@@ -98,7 +98,7 @@ class TlsMismatch(RedisRefusal):
 
     def __init__(self, why: str) -> None:
         super().__init__("TLS", why)
-        self.args = (f"no TLS with Redis that can be trusted: {why}",)
+        self.args = (f"no trusted TLS connection to Redis: {why}",)
 
 
 def error_of_opening(error: Exception) -> "RedisRefusal | AnswerLost":
@@ -110,7 +110,7 @@ def error_of_opening(error: Exception) -> "RedisRefusal | AnswerLost":
             return refusal_of(one)
     if isinstance(inner, ssl.SSLError):
         return TlsMismatch(getattr(inner, "verify_message", "") or inner.reason or str(inner))
-    return AnswerLost(f"Redis is away: {first_line(error)}")
+    return AnswerLost(f"Redis can't be reached: {first_line(error)}")
 
 
 def first_line(error: BaseException) -> str:

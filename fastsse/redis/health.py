@@ -11,13 +11,13 @@ log = get_logger("redis")
 # Skipped entries usually come in large numbers.
 SKIPS_LOGGED: Final = 5
 SKIPS_EACH_S: Final = 10.0
-# A lasting trouble is logged again this often, with the newest reason.
+# A fault that lasts is logged again after this time, with the newest reason.
 REMINDERS_EACH_S: Final = 30.0
 REASONS_LOGGED: Final = 8
 
 
 class Health:
-    """The trouble of each part of the log (`publishing`, `following`) as a text, and its counts.
+    """What is wrong with each part of the log (`publishing`, `following`), as a text, and counters.
 
     Each change is logged once.
     """
@@ -30,19 +30,19 @@ class Health:
 
     @property
     def trouble(self) -> str | None:
-        """The present troubles, each once; None if there is none."""
+        """What is wrong now, each text once; None: nothing."""
         return "; ".join(dict.fromkeys(self._troubles.values())) or None
 
     def fails(self, part: str, why: str) -> None:
-        """A part can't do its work."""
+        """Notes that a part fails."""
         if self._troubles.get(part) != why:
-            log.warning("Redis is not as it should be.", part=part, why=why)
+            log.warning("Redis fails.", part=part, why=why)
         self._troubles[part] = why
 
     def works(self, part: str) -> None:
-        """A part does its work."""
+        """Notes that a part works."""
         if self._troubles.pop(part, None) is not None:
-            log.info("Redis is well again.", part=part)
+            log.info("Redis works again.", part=part)
 
     def damaged(self, stream_id: bytes, why: str, skips: "SkipLog", now_s: float) -> None:
         """An event in the log is damaged, so readers get a gap event."""
@@ -93,7 +93,7 @@ class SkipLog:
 
 
 class Outage:
-    """Logs what is away and why: at once, then rarely, however many tries there are.
+    """Logs that a system can't be reached, and why: at once, then rarely, however many tries fail.
 
     Arguments:
         lost, back: the log lines for the start and the end.

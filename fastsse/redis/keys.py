@@ -9,7 +9,7 @@ from typing import Final
 
 __all__ = ["FORMAT", "Keys"]
 
-#: The newest format that this node reads, as it tells the others.
+#: The newest format of records that this version reads. Nodes report it to each other.
 FORMAT: Final = 2
 
 
@@ -21,23 +21,23 @@ class Keys:
 
     Attributes:
         stream: every event of every topic, in order. Nodes follow it.
-        newest: the running number and the id of its newest entry. A missing entry shows by the
-            number.
+        newest: the running number and the id of its newest entry. A gap in the numbers shows that
+            entries are missing.
         control, changes: what control services keep, and a stream of the newest changes to it.
         delayed: delayed events, by the keys of the control store.
-        floor: the position at which this log began; nothing older is known.
-        lost: the position of the last mark that says that events were lost.
+        floor: the position at which this log began.
+        lost: the position of the newest entry that marks lost events.
         nodes: the nodes that are alive, each with the time at which it counts as dead unless it
             reports again.
         dead: the nodes whose subscribers must still be removed, each with the time until which this
             is one node's task.
-        heard: when any node reported last.
+        heard: the time of the last report of any node.
         counts: how many subscriptions each node has.
         formats: the newest format of records that each node reads. Nodes of earlier versions have
             no entry.
         format: the format to write; 1 if the key is missing.
-        erased: what was deleted of the stream, whose entries stay as they are: `i` and an id, or
-            `t` and a topic with the id through which.
+        erased: which events were deleted; their entries stay in the stream: `i` and an id, or `t`
+            and a topic with the last deleted id.
         ends: present while a topic may have ended.
         streams: the rows of durable streams.
         times: the publish times of ids, while ids are ahead of Redis's clock.

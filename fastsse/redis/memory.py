@@ -13,20 +13,20 @@ __all__ = ["MemoryWatch", "read_info"]
 
 log = get_logger("redis")
 LOOK_S: Final = 10.0
-# Of `maxmemory`; the warning ends below the lower one.
+# Parts of `maxmemory`: the warning begins at the first and ends below the second.
 FULL: Final = 0.9
 NOT_FULL: Final = 0.85
 
 
 class MemoryWatch:
-    """Looks at the memory of Redis from time to time. Loop thread only.
+    """Reads the memory usage of Redis every 10 s. Loop thread only.
 
     Arguments:
         address: of Redis.
 
     Attributes:
-        used_bytes, limit_bytes: as Redis said last; 0: not known, or no limit.
-        is_low: whether little is left.
+        used_bytes, limit_bytes: the last values; 0: not known, or no limit.
+        is_low: whether Redis is nearly full.
     """
 
     def __init__(self, address: RedisAddress) -> None:
@@ -35,8 +35,8 @@ class MemoryWatch:
         self.is_low = False
 
     async def run(self) -> None:
-        """Works until it is cancelled, or until Redis does not allow it."""
-        await while_connected(self._address, "to look at the memory of Redis", self._watch)
+        """Reads until it is cancelled. Stops if Redis does not permit INFO."""
+        await while_connected(self._address, "reading the memory of Redis", self._watch)
 
     async def _watch(self, link: RedisConnection, backoff: Backoff) -> None:
         while True:

@@ -22,11 +22,11 @@ async def ask_when_ready(
 ) -> T:
     """Connects, calls `ask` with the connection, closes it, and returns the answer.
 
-    Retries for up to `wait_s` while Redis is away or loading. Raises FastsseError, whose text says
-    what is wrong, if Redis is still away then, or if it refuses permanently.
+    Retries for up to `wait_s` while Redis can't be reached or loads its data. Raises FastsseError,
+    whose text says what is wrong, if that lasts, or if Redis refuses permanently.
     """
     backoff = Backoff()
-    outage = Outage("Waiting for Redis.", "Redis is there.")
+    outage = Outage("Waiting for Redis.", "Redis is available.")
     loop = asyncio.get_running_loop()
     until_s = loop.time() + wait_s
     while True:

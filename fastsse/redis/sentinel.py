@@ -1,5 +1,5 @@
-"""Sentinel: which server is the master now. Asked for every connection, so a failover needs no
-restart and no other word between the nodes."""
+"""Sentinel: which server is the master now. Every new connection asks it, so a failover needs no
+restart and no message between the nodes."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
@@ -81,8 +81,8 @@ class Sentinels:
 
 
 async def check_is_master(connection: AbstractConnection) -> None:
-    """Raises RedisRefusal (READONLY) for a server that is no master: what the sentinel said is not
-    so yet, or no longer."""
+    """Raises RedisRefusal (READONLY) for a server that is no master: the sentinel named it too
+    early or too late."""
     await connection.send_command("ROLE")
     answer: Any = await connection.read_response()
     if answer[0] != b"master":

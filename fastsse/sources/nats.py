@@ -129,7 +129,7 @@ class NatsSource:
         await self._connection.open()
         rule = self._rule
         for subject in rule.topics:
-            await self._connection.client.subscribe(subject, queue=rule.group, cb=self._hear)
+            await self._connection.client.subscribe(subject, queue=rule.group, cb=self._on_message)
         await answer_of(self._connection.client.flush())
 
     async def read(self) -> Batch:
@@ -150,7 +150,7 @@ class NatsSource:
         await self._connection.open()
         try:
             for subject in self._rule.topics:
-                await self._connection.client.subscribe(subject, cb=self._hear)
+                await self._connection.client.subscribe(subject, cb=self._on_message)
             await answer_of(self._connection.client.flush())
             until_s = time.monotonic() + wait_s
             while len(self._inbox) < count and time.monotonic() < until_s:  # noqa: ASYNC110
@@ -163,7 +163,7 @@ class NatsSource:
         """As Source."""
         await self._connection.close()
 
-    async def _hear(self, message: Any) -> None:
+    async def _on_message(self, message: Any) -> None:
         self._inbox.add(message.subject, message.data, lambda: _words(message))
 
 

@@ -86,13 +86,13 @@ class ChannelSource:
         """As Source: what is published within the time."""
         inbox = Inbox(count, Counter())
 
-        def hear(pattern: bytes, channel: bytes, payload: bytes) -> None:
+        def on_message(pattern: bytes, channel: bytes, payload: bytes) -> None:
             compiled = self._patterns[pattern]
             name = channel.decode("utf-8", "replace")
             inbox.add(name, payload, lambda: words_of(compiled, channel))
 
         with as_source_faults():
-            link = await RedisConnection.open(self._address, hear)
+            link = await RedisConnection.open(self._address, on_message)
             try:
                 await link.calls([(b"PSUBSCRIBE", pattern) for pattern in self._patterns])
                 until_s = asyncio.get_running_loop().time() + wait_s
@@ -107,7 +107,7 @@ class ChannelSource:
         while True:
             await backoff.wait()
             try:
-                link = await RedisConnection.open(self._address, self._hear)
+                link = await RedisConnection.open(self._address, self._on_message)
             except (AnswerLost, RedisRefusal) as fault:
                 self._fails(fault, backoff)
                 continue
@@ -132,7 +132,7 @@ class ChannelSource:
         self._publisher.is_away(str(fault), backoff.tries)
         self.trouble = self._publisher.trouble
 
-    def _hear(self, pattern: bytes, channel: bytes, payload: bytes) -> None:
+    def _on_message(self, pattern: bytes, channel: bytes, payload: bytes) -> None:
         if self._lease is not None and not self._lease.is_held:
             return
         compiled = self._patterns[pattern]

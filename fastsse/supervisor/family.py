@@ -129,14 +129,14 @@ class Family:
         pid, link = fork(f"fastsse {slot.name}", run, left, dies_with_us=dies_with_us)
         child = Child(slot.name, number, pid, link, self._now_s())
         self.children[pid] = child
-        self._selector.register(link, selectors.EVENT_READ, lambda: self._hear(child))
+        self._selector.register(link, selectors.EVENT_READ, lambda: self._read_packets(child))
         return child
 
     def apply(self) -> set[Child]:
         """Has all children take the posted configuration over; returns those that report it. A
         child that starts now has it already, but one that began to start before may not."""
         for child in self.children.values():
-            child.link.say(APPLY)
+            child.link.send(APPLY)
         return {child for child in self.children.values() if not child.leaving}
 
     def start_due(self, slots: Sequence[Slot]) -> None:
@@ -164,7 +164,7 @@ class Family:
             child = self.children.pop(pid, None)
             if child is not None:
                 if child.link.fileno() >= 0:
-                    self._hear(child)  # Its last messages.
+                    self._read_packets(child)  # Its last messages.
                 self._unhear(child)
                 self.on_end(child, how_it_ended(os.waitstatus_to_exitcode(status)))
 
@@ -190,8 +190,8 @@ class Family:
             self._unhear(child)
         self.children.clear()
 
-    def _hear(self, child: Child) -> None:
-        while (packet := child.link.hear()) is not None:
+    def _read_packets(self, child: Child) -> None:
+        while (packet := child.link.receive()) is not None:
             child.last_message_s = self._now_s()
             if packet.word == READY:
                 child.ready_s = child.last_message_s

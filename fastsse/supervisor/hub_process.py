@@ -75,15 +75,15 @@ def serve_hub(
         watched = life.watch()
         loop.add_reader(watched, all_ended, loop, watched)
         report_alive(loop)
-        link.say(READY)
+        link.send(READY)
 
     def hear(loop: asyncio.AbstractEventLoop, hub: HubProcess) -> None:
-        while (packet := link.hear()) is not None:
+        while (packet := link.receive()) is not None:
             if packet.word == APPLY:
                 config = board.read()
                 configure(config)
                 hub.apply_rules(config)
-                link.say(APPLIED)
+                link.send(APPLIED)
         if not link.is_open:
             loop.remove_reader(link.fileno())
 
@@ -93,7 +93,7 @@ def serve_hub(
         os.kill(os.getpid(), signal.SIGTERM)
 
     def report_alive(loop: asyncio.AbstractEventLoop) -> None:
-        link.say(ALIVE, "0")
+        link.send(ALIVE, "0")
         loop.call_later(ALIVE_EVERY_S, report_alive, loop)
 
     return run_hub(

@@ -32,7 +32,7 @@ class Orders:
         self._queue: asyncio.Queue[str] = asyncio.Queue()
         self._apply: Callable[[], None] | None = None
         self._must_apply = False
-        self._loop.add_reader(link.fileno(), self._hear)
+        self._loop.add_reader(link.fileno(), self._read_packets)
         self._loop.add_signal_handler(signal.SIGTERM, self._queue.put_nowait, DRAIN)
 
     def apply_with(self, apply: Callable[[], None]) -> None:
@@ -46,7 +46,7 @@ class Orders:
         self._must_apply = self._apply is None
         if self._apply is not None:
             self._apply()
-            self._link.say(APPLIED)
+            self._link.send(APPLIED)
 
     async def next(self) -> str:
         """Waits for the next order."""
@@ -57,8 +57,8 @@ class Orders:
         self._loop.remove_signal_handler(signal.SIGTERM)
         self._loop.remove_reader(self._link.fileno())
 
-    def _hear(self) -> None:
-        while (packet := self._link.hear()) is not None:
+    def _read_packets(self) -> None:
+        while (packet := self._link.receive()) is not None:
             if packet.word == APPLY:
                 self._take_over()
             else:

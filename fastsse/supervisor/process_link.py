@@ -62,12 +62,12 @@ class ProcessLink:
         """The descriptor, for a selector."""
         return self._socket.fileno()
 
-    def say(self, word: str, text: str = "") -> None:
+    def send(self, word: str, text: str = "") -> None:
         """Sends one packet; long texts are cut."""
         with contextlib.suppress(OSError):
             self._socket.send(f"{word} {text}".encode()[:_PACKET_MAX], socket.MSG_NOSIGNAL)
 
-    def hear(self) -> Packet | None:
+    def receive(self) -> Packet | None:
         """The next packet. None if there is none now, or if the link is closed: see `is_open`."""
         try:
             data = self._socket.recv(_PACKET_MAX)
@@ -83,7 +83,7 @@ class ProcessLink:
 
     @property
     def is_open(self) -> bool:
-        """Whether the other side is open, as far as `hear` has read."""
+        """Whether the other side is open, as far as `receive` has read."""
         return self._is_open
 
     def close(self) -> None:

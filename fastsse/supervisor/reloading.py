@@ -78,7 +78,7 @@ class Reload:
         old, slot.child, slot.newcomer, slot.due_s = slot.child, slot.newcomer, None, None
         if old is not None:
             old.leaving = True
-            old.link.say(REPLACED)
+            old.link.send(REPLACED)
         self._go_on()
 
     def on_end(self, slot: Slot, child: Child, how: str) -> None:

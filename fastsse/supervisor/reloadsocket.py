@@ -109,9 +109,9 @@ class ReloadSocket:
             sock.close()
             return
         self._asking.append(sock)
-        self._watch(sock, lambda: self._hear(sock))
+        self._watch(sock, lambda: self._read(sock))
 
-    def _hear(self, sock: socket.socket) -> None:
+    def _read(self, sock: socket.socket) -> None:
         try:
             wish = sock.recv(64)
         except BlockingIOError:

@@ -227,7 +227,7 @@ class Supervisor:
         self._notifier.stopping()
         self._kill_at_s = self._now_s() + self._crew.window_s + END_GRACE_S
         for child in self._family.others():
-            child.link.say(DRAIN)
+            child.link.send(DRAIN)
         self._end_hub_if_last()
 
     def _end_at_once(self, number: int) -> None:
@@ -236,7 +236,7 @@ class Supervisor:
         self._ends_at_once = True
         self._kill_at_s = self._now_s() + AT_ONCE_S
         for child in self._family.others():
-            child.link.say(END)
+            child.link.send(END)
         self._end_hub_if_last()
 
     def _end_hub_if_last(self) -> None:

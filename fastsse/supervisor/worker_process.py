@@ -44,7 +44,7 @@ def start_failed(link: ProcessLink, error: FastsseError, origin_of: Callable[[st
     if isinstance(error, ConfigError):
         error = error.with_origins(origin_of)
     status = int(getattr(error, "exit_status", 1))
-    link.say(FAILED, f"{status} {error}")
+    link.send(FAILED, f"{status} {error}")
     return status
 
 
@@ -95,7 +95,7 @@ async def _live(
         stack.push_async_callback(worker.close)
         orders.apply_with(lambda: _take_over(board.read(), worker))
         settle_memory()
-        link.say(READY)
+        link.send(READY)
         stack.callback(_report_alive(link, worker))
         return await _until_ended(worker, orders, backbone.ended, config.drain)
 
@@ -123,7 +123,7 @@ def _report_alive(link: ProcessLink, worker: Worker) -> Callable[[], None]:
     timer: list[asyncio.TimerHandle] = []
 
     def report() -> None:
-        link.say(ALIVE, str(worker.stream_count))
+        link.send(ALIVE, str(worker.stream_count))
         timer[:] = [loop.call_later(ALIVE_EVERY_S, report)]
 
     report()

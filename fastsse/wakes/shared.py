@@ -159,7 +159,7 @@ class SharedWakes:
 
     def _send(self, node: bytes, kind: bytes, name: bytes, message: bytes) -> bool:
         return all(
-            self._messaging.say(SUBJECT, part, node) for part in parts_of(kind, name, message)
+            self._messaging.send(SUBJECT, part, node) for part in parts_of(kind, name, message)
         )
 
     def _on_node_message(self, node: bytes, part: bytes) -> None:

@@ -99,7 +99,7 @@ async def _until_unready(url: str) -> None:
     for _ in range(600):
         answer = await cluster.get(url, "/readyz")
         if answer.status_code == 503:
-            assert "Redis is away" in answer.text
+            assert "Redis can't be reached" in answer.text
             return
         await asyncio.sleep(0.05)
     raise AssertionError("it stayed ready")

@@ -212,6 +212,6 @@ async def test_above_its_bound_a_node_begins_again_with_all_that_is_there(
             node.come(*NAMES[start : start + 50], topics=3)
             assert node.roster._queue_bytes <= 64 * 1024
             assert bool(node.roster._queue) == bool(node.roster._queue_bytes)
-        assert "begins again" in caplog.text
+        assert "writes all its streams again" in caplog.text
         await until(lambda: set(node.published) == set(NAMES))
         assert (await node.find())[0] == 3 * len(NAMES)

@@ -80,7 +80,7 @@ async def test_a_start_does_not_wait_for_what_can_t_be_trusted(
     redis: RedisServer, authority: Authority
 ) -> None:
     async with TlsProxy(redis.port, authority.server_context()) as proxy:
-        with pytest.raises(Exception, match="no TLS with Redis that can be trusted"):
+        with pytest.raises(Exception, match="no trusted TLS connection to Redis"):
             async with node(proxy.url, redis_start="1h"):
                 pass
 
@@ -106,7 +106,7 @@ async def test_a_user_a_password_a_database_and_a_socket_are_named_by_the_url(
         "Redis refuses the user or password (WRONGPASS)"
     )
     for url in (f"redis://127.0.0.1:{redis.port}/3", f"unix://{path}"):
-        assert await says(url) == "Redis wants a password (NOAUTH)"
+        assert await says(url) == "Redis requires a password (NOAUTH)"
     assert "out of range" in await says(f"redis://me:a%20b%2F%40@127.0.0.1:{redis.port}/999")
     assert "/none" in await says(f"unix://{tmp_path}/none")
 

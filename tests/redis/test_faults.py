@@ -376,6 +376,6 @@ async def test_a_key_of_ours_that_holds_something_else_is_named(redis: RedisServ
 
 
 async def test_time_out_of_reach_is_refused_at_start(redis: RedisServer) -> None:
-    with pytest.raises(Exception, match="Redis is away"):
+    with pytest.raises(Exception, match="Redis can't be reached"):
         async with node_on("redis://127.0.0.1:1/0", redis_start="0s"):
             pass

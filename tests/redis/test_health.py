@@ -41,7 +41,7 @@ def test_an_outage_that_has_ever_other_reasons_fills_no_log(
 
 
 async def test_a_start_says_at_most_once_that_it_waits(caplog: pytest.LogCaptureFixture) -> None:
-    with pytest.raises(FastsseError, match="Redis is away"):
+    with pytest.raises(FastsseError, match="Redis can't be reached"):
         async with node("redis://127.0.0.1:1", redis_start="500ms"):
             pass
     assert [record.msg for record in caplog.records].count("Waiting for Redis.") <= 1

@@ -10,7 +10,7 @@ import pytest
 
 from fastsse.backbone.redis import open_redis, writer
 from fastsse.backbone.redis.writer import WriteBatch
-from fastsse.cluster import messaging
+from fastsse.cluster import full_copies, messaging
 from fastsse.cluster import roster as roster_module
 from fastsse.cluster.membership import Membership
 from fastsse.cluster.messaging import RedisNodeMessaging
@@ -33,7 +33,7 @@ MIB = 1024 * 1024
 
 
 class Store(MemoryControlStore):
-    """A control service's store at a node with neighbours."""
+    """A control service's store at a node, with messages to other nodes."""
 
     def __init__(self, nodes: RedisNodeMessaging) -> None:
         super().__init__()
@@ -45,7 +45,7 @@ class Store(MemoryControlStore):
 
 
 class Node:
-    """What one node tells others, with nothing else of it."""
+    """The messages of one node to others, and nothing else of it."""
 
     def __init__(self, url: str) -> None:
         address, keys = RedisAddress(url, 10.0), Keys("pages")
@@ -133,10 +133,11 @@ async def test_a_node_that_confirms_nothing_receives_a_full_copy_too(
     redis: RedisServer, narrow: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A node of an earlier version knows no confirmation."""
-    monkeypatch.setattr(messaging, "CONFIRM_S", 0.01)
+    monkeypatch.setattr(full_copies, "CONFIRM_S", 0.01)
     async with node_at(redis.url) as one:
         one.use(range(15_000), 1)
-        monkeypatch.setattr(one.messaging, "_confirm", _Once(one.messaging._confirm))
+        copies = one.messaging._copies
+        monkeypatch.setattr(copies, "confirm", _Once(copies.confirm))
         async with node_at(redis.url) as old:
             await until(lambda: len(old.others) == 15_000)
 
@@ -157,12 +158,12 @@ class _Once:
 async def test_a_node_that_is_gone_holds_up_no_other(
     redis: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It asked for everything, and takes none of it."""
-    monkeypatch.setattr(messaging, "CONFIRM_S", 60.0)
+    """It requested a full copy, and reads no page of it."""
+    monkeypatch.setattr(full_copies, "CONFIRM_S", 60.0)
     async with node_at(redis.url) as one:
         one.use(range(20_000), 1)
         await until(lambda: one.messaging._is_linked)
-        one.messaging._send_whole(b"0123456789ab")
+        one.messaging._copies.add(b"0123456789ab")
         async with node_at(redis.url) as other:
             await until(lambda: len(other.others) == 20_000)
 

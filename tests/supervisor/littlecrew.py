@@ -42,11 +42,11 @@ class LittleCrew:
         if os.environ.get("FAIL_AT_START") == str(slot) or number >= int(
             os.environ.get("FAIL_FROM", "1000")
         ):
-            link.say(FAILED, "7 it does not want to")
+            link.send(FAILED, "7 it does not want to")
             return 7
         say("start", slot, number, os.getpid())
-        link.say(READY)
-        link.say(ALIVE, "5")
+        link.send(READY)
+        link.send(ALIVE, "5")
         if os.environ.get("DIE_SOON") == str(slot) and number >= 2:
             return 3
         if slot == -1:
@@ -57,7 +57,7 @@ class LittleCrew:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         while True:
             select.select([link], [], [])
-            packet = link.hear()
+            packet = link.receive()
             if packet is not None or not link.is_open:
                 word = packet.word if packet else "orphan"
                 if word != "end":
