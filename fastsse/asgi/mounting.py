@@ -167,7 +167,7 @@ class Mount:
     async def unwatched(self, topic: str, for_s: float = 10.0) -> None:
         """Returns when no stream of this process has named a topic for `for_s` seconds: when the
         last viewer has left and did not return, or none came."""
-        await self.serving.viewers.left(topic, for_s)
+        await self.serving.viewers.wait_until_none(topic, for_s)
 
     async def start(self) -> None:
         """Starts the server. Idempotent. Raises ConfigError, or the error of the store."""

@@ -31,7 +31,7 @@ class Viewers:
         """Streams that name this topic; those of templates and `*` are not counted. O(1)."""
         return self._counts.get(topic, 0)
 
-    async def left(self, topic: str, for_s: float) -> None:
+    async def wait_until_none(self, topic: str, for_s: float) -> None:
         """Returns when no stream has named the topic for `for_s` seconds."""
         while True:
             while self.count(topic):

@@ -13,7 +13,7 @@ from fastsse.native.door_accept cimport (
     EVICTABLE_US, LISTENER_TAG, accept_some, advance_handshake, listen_if_room)
 from fastsse.native.door_table cimport (
     Door, GENERATIONS, LISTENERS_MAX, Notice, PAIR_SIDE, Waiting, ask_for_room, leave_phase,
-    next_visit, notify_failure, relay_end, row_give, visit_later, wait_in)
+    next_visit, notify_failure, relay_end, row_release, visit_later, wait_in)
 from fastsse.native.memory cimport alloc, release
 from fastsse.native.os cimport (
     EAGAIN, EFD_CLOEXEC, EFD_NONBLOCK, EINTR, EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP,
@@ -271,14 +271,14 @@ cdef inline void visit_some(Door* door) noexcept nogil:
             break
         left -= 1
         if relay.phase == ENDED:
-            row_give(door, relay)
+            row_release(door, relay)
         else:
             copy_now(door, relay, False)
     relay = next_visit(&door.shakes)
     if relay is NULL:
         return
     if relay.phase == ENDED:
-        row_give(door, relay)
+        row_release(door, relay)
     else:
         advance_handshake(door, relay)
 

@@ -5,7 +5,7 @@ from libc.string cimport memcpy
 
 from fastsse.native.door_table cimport (
     ACCEPTED, Door, EXHAUSTED, Listening, PAIR_EVENTS, PAIR_SIDE, PLAIN, ask_for_room,
-    leave_phase, notify, notify_failure, relay_end, row_take, tag_of, visit_later, wait_in)
+    leave_phase, notify, notify_failure, relay_end, row_alloc, tag_of, visit_later, wait_in)
 from fastsse.native.memory cimport alloc
 from fastsse.native.openssl cimport (
     ERROR_WANT_READ, ERROR_WANT_WRITE, ERR_clear_error, ERR_get_error, LimitedSocket, SSL_do_handshake,
@@ -213,7 +213,7 @@ cdef inline void accept_some(Door* door, Listening* listening) noexcept nogil:
             continue
         relay = relay_new(fd, listening.source)
         memcpy(relay.address, address, ADDRESS_BYTES)
-        row_take(door, relay)
+        row_alloc(door, relay)
         bump(&door.counters.under_way, 1)
         wait_in(&door.hellos, relay, door.now_us)
         if watch(door.poller, fd, tag_of(relay, 0), EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET):

@@ -154,7 +154,7 @@ cdef inline Relay* next_visit(Visits* visits) noexcept nogil:
 
 # ---- rows ----------------------------------------------------------------------------------------
 
-cdef inline void row_take(Door* door, Relay* relay) noexcept nogil:
+cdef inline void row_alloc(Door* door, Relay* relay) noexcept nogil:
     cdef uint32_t capacity
     door.generation = (door.generation + 1) & GENERATIONS
     if door.free_count:
@@ -174,7 +174,7 @@ cdef inline void row_take(Door* door, Relay* relay) noexcept nogil:
     door.rows[relay.slot] = relay
 
 
-cdef inline void row_give(Door* door, Relay* relay) noexcept nogil:
+cdef inline void row_release(Door* door, Relay* relay) noexcept nogil:
     door.rows[relay.slot] = NULL
     door.free_rows[door.free_count] = relay.slot
     door.free_count += 1
@@ -199,7 +199,7 @@ cdef inline void relay_end(Door* door, Relay* relay) noexcept nogil:
     relay.phase = ENDED
     relay_clear(relay)
     if not relay.flags & QUEUED:
-        row_give(door, relay)
+        row_release(door, relay)
 
 
 cdef inline uint64_t tag_of(Relay* relay, uint32_t side) noexcept nogil:

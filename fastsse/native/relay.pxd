@@ -135,7 +135,7 @@ cdef enum Step:
     BROKE                      # the connection is to be freed
 
 
-cdef inline ssize_t give(int fd, const char* bytes, size_t size, uint32_t limit) noexcept nogil:
+cdef inline ssize_t send_some(int fd, const char* bytes, size_t size, uint32_t limit) noexcept nogil:
     """Bytes that a socket took; 0 when it would block; -1 when the other side is gone. `limit`: for
     tests, the most that it takes; 0: any number."""
     cdef iovec part
@@ -224,7 +224,7 @@ cdef inline bint send_rest(Relay* relay, uint32_t limit) noexcept nogil:
     """Sends the server what waits for it; returns whether it took all of it."""
     cdef ssize_t sent
     while relay.into.bytes is not NULL:
-        sent = give(relay.pair_fd, relay.into.bytes + relay.into.at,
+        sent = send_some(relay.pair_fd, relay.into.bytes + relay.into.at,
                     relay.into.size - relay.into.at, limit)
         if sent < 0:
             relay.flags |= DEAF

@@ -118,7 +118,7 @@ class HubMemory(MemoryBackbone):
     @property
     def history(self) -> History:
         """The history, within the rules. O(entries since the last call)."""
-        self._settling.settle()
+        self._append_buffer.settle()
         return self._history
 
     @property
@@ -140,11 +140,11 @@ class HubMemory(MemoryBackbone):
 
     def settle(self) -> None:
         """Moves all kept entries into `history`."""
-        self._settling.settle()
+        self._append_buffer.settle()
 
     def keep(self, entries: Sequence[Entry]) -> None:
         """Keeps the newest entries."""
-        self._settling.keep(entries)
+        self._append_buffer.keep(entries)
 
     def sweep(self) -> bool:
         """Evicts what is too old, a bounded amount a call; True: call again soon."""
@@ -226,4 +226,4 @@ class HubMemory(MemoryBackbone):
         # Of a hub that was lost the entries bring their keys back.
         self._history.on_key = self._note_key
         self._history.keeps_streams = True
-        self._settling = AppendBuffer(self._topics, self._history)
+        self._append_buffer = AppendBuffer(self._topics, self._history)
