@@ -11,9 +11,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from unittest import mock
 
+import pytest
+
 from fastsse.cli import main
+from fastsse.config import catalogue
 
 ROOT = Path(__file__).parents[2]
+
+
+def forget_options(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Removes the variables of all options: a developer may have set some."""
+    for option in catalogue().values():
+        monkeypatch.delenv(option.variable, raising=False)
+    monkeypatch.delenv("FASTSSE_CONFIG", raising=False)
 
 
 @dataclass

@@ -11,15 +11,14 @@ import pytest
 from fastsse.cli import COMMANDS, main
 from fastsse.config import Config, catalogue, markdown_table
 from fastsse.version import __version__
+from tests.cli.commandline import forget_options
 
 ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(autouse=True)
 def _no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
-    for option in catalogue().values():
-        monkeypatch.delenv(option.variable, raising=False)
-    monkeypatch.delenv("FASTSSE_CONFIG", raising=False)
+    forget_options(monkeypatch)
 
 
 def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from fastsse.cli import main
-from fastsse.config import catalogue
 from tests.auth.minting import (
     OTHER_SECRET,
     SECRET,
@@ -21,6 +20,7 @@ from tests.auth.minting import (
     public_pem,
     rsa_key,
 )
+from tests.cli.commandline import forget_options
 
 TWO_KEYS = ("--publisher-jwt-key", SECRET, "--subscriber-jwt-key", OTHER_SECRET)
 Run = Callable[..., tuple[int, str, str]]
@@ -29,9 +29,7 @@ Run = Callable[..., tuple[int, str, str]]
 @pytest.fixture
 def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
     """Runs `fastsse token …` with text on standard input: status, output and errors."""
-    for option in catalogue().values():
-        monkeypatch.delenv(option.variable, raising=False)
-    monkeypatch.delenv("FASTSSE_CONFIG", raising=False)
+    forget_options(monkeypatch)
 
     def run_command(*arguments: str, given: str = "") -> tuple[int, str, str]:
         monkeypatch.setattr("sys.stdin", io.StringIO(given))

@@ -8,6 +8,7 @@ import shutil
 import signal
 import sys
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import httpx
 import pytest
@@ -29,13 +30,16 @@ def proxy(name: str) -> object:
     return pytest.param(name, marks=pytest.mark.skipif(not here, reason=f"no {name} here"))
 
 
-class Cluster:
-    """What the command said."""
+PROXIES = [proxy("haproxy"), proxy("nginx"), proxy("caddy")]
 
-    def __init__(self, told: dict[str, object]) -> None:
-        self.url = str(told["url"])
-        self.nodes = [str(url) for url in told["nodes"]]  # type: ignore[attr-defined]
-        self.pids = [int(pid) for pid in told["pids"]]  # type: ignore[attr-defined]
+
+class Cluster:
+    """The addresses and processes that the command printed."""
+
+    def __init__(self, printed: dict[str, object]) -> None:
+        self.url = str(printed["url"])
+        self.nodes = [str(url) for url in printed["nodes"]]  # type: ignore[attr-defined]
+        self.pids = [int(pid) for pid in printed["pids"]]  # type: ignore[attr-defined]
 
     async def streams(self) -> list[int]:
         """How many each node holds; -1 for one that is away."""
@@ -48,11 +52,12 @@ class Cluster:
         return counts
 
 
-@pytest.fixture(params=[proxy("haproxy"), proxy("nginx"), proxy("caddy")])
-async def two(request: pytest.FixtureRequest) -> AsyncIterator[Cluster]:
+@asynccontextmanager
+async def cluster_behind(proxy: str, *options: str) -> AsyncIterator[Cluster]:
+    """The cluster of `deploy/` with options of `fastsse serve`; ends with the block."""
     running = await asyncio.create_subprocess_exec(
         *(sys.executable, str(ROOT / "deploy" / "cluster.py"), "--port", "0"),
-        *("--proxy", request.param, "--", "--retry", "50ms", "--drain", "0s"),
+        *("--proxy", proxy, "--", *options),
         stdout=asyncio.subprocess.PIPE,
         env=environment(PATH=PATH),
     )
@@ -65,6 +70,12 @@ async def two(request: pytest.FixtureRequest) -> AsyncIterator[Cluster]:
         if running.returncode is None:
             running.send_signal(signal.SIGTERM)
         await running.communicate()
+
+
+@pytest.fixture(params=PROXIES)
+async def two(request: pytest.FixtureRequest) -> AsyncIterator[Cluster]:
+    async with cluster_behind(request.param, "--retry", "50ms", "--drain", "0s") as running:
+        yield running
 
 
 async def test_two_nodes_are_one_service_through_a_proxy(two: Cluster) -> None:

@@ -1,13 +1,10 @@
 """The files of `deploy/` as they are, behind a public name: real proxies, real nodes."""
 
 import asyncio
-import json
 import shutil
-import signal
 import socket
 import struct
 import subprocess
-import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -20,7 +17,7 @@ from fastsse.config import Config
 from fastsse.server import Server
 from tests.cli.commandline import command, environment
 from tests.deploy.proxies import proxy_file
-from tests.deploy.test_cluster import PATH, ROOT, proxy
+from tests.deploy.test_cluster import PATH, PROXIES, ROOT, cluster_behind
 from tests.redis.conftest import NO_SERVER
 from tests.redis.onelog import TIMEOUT_S
 from tests.redis.server import program
@@ -33,23 +30,11 @@ needs_haproxy = pytest.mark.skipif(
 )
 
 
-@pytest.fixture(params=[proxy("haproxy"), proxy("nginx"), proxy("caddy")])
+@pytest.fixture(params=PROXIES)
 async def front(request: pytest.FixtureRequest) -> AsyncIterator[str]:
-    running = await asyncio.create_subprocess_exec(
-        *(sys.executable, str(DEPLOY / "cluster.py"), "--port", "0", "--proxy", request.param),
-        *("--", "--allowed-hosts", "sse.example.com", "--drain", "0s", "--allow-anonymous-publish"),
-        stdout=asyncio.subprocess.PIPE,
-        env=environment(PATH=PATH),
-    )
-    try:
-        assert running.stdout is not None
-        async with asyncio.timeout(TIMEOUT_S):
-            line = await running.stdout.readline()
-        yield str(json.loads(line)["url"])
-    finally:
-        if running.returncode is None:
-            running.send_signal(signal.SIGTERM)
-        await running.communicate()
+    options = ("--allowed-hosts", "sse.example.com", "--drain", "0s", "--allow-anonymous-publish")
+    async with cluster_behind(request.param, *options) as running:
+        yield running.url
 
 
 @needs_redis

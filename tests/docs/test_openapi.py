@@ -20,6 +20,14 @@ from tests.docs.servers import Served
 DOCUMENT = yaml.safe_load((ROOT / "docs" / "reference" / "openapi.yaml").read_text("utf-8"))
 # `make api` tries more.
 EXAMPLES = int(os.environ.get("FASTSSE_API_EXAMPLES", "6"))
+GENERATED = settings(
+    max_examples=EXAMPLES,
+    deadline=None,
+    database=None,
+    derandomize=EXAMPLES <= 6,
+    phases=[Phase.generate],
+    suppress_health_check=list(HealthCheck),
+)
 KEY = "a-secret-of-at-least-32-characters"
 OPTIONS = (
     f"--jwt-key {KEY} --anonymous --subscriptions --ping 20s --pong-timeout 1m --console-minting 1h"
@@ -142,14 +150,7 @@ def test_the_server_answers_as_the_document_says(
     statuses = set()
 
     @given(case=operation.as_strategy())
-    @settings(
-        max_examples=EXAMPLES,
-        deadline=None,
-        database=None,
-        derandomize=EXAMPLES <= 6,
-        phases=[Phase.generate],
-        suppress_health_check=list(HealthCheck),
-    )
+    @GENERATED
     def run(case: Any) -> None:
         statuses.add(check(operation_id, case, served, headers))
 
@@ -167,14 +168,7 @@ def test_streams_of_feeds_are_answered_as_the_document_says(
     stored = requests.post(url, json=["a", "b/{c}"], headers=headers, timeout=20).json()["feed"]
 
     @given(case=operations["subscribe"].as_strategy())
-    @settings(
-        max_examples=EXAMPLES,
-        deadline=None,
-        database=None,
-        derandomize=EXAMPLES <= 6,
-        phases=[Phase.generate],
-        suppress_health_check=list(HealthCheck),
-    )
+    @GENERATED
     def run(case: Any) -> None:
         check("subscribe", case, served, headers, stored if feed == "stored" else feed)
 
@@ -193,14 +187,7 @@ def test_what_the_document_does_not_allow_is_answered_as_it_says(
     headers = {"Authorization": f"Bearer {token()}"}
 
     @given(case=operation.as_strategy(generation_mode=GenerationMode.NEGATIVE))
-    @settings(
-        max_examples=EXAMPLES,
-        deadline=None,
-        database=None,
-        derandomize=EXAMPLES <= 6,
-        phases=[Phase.generate],
-        suppress_health_check=list(HealthCheck),
-    )
+    @GENERATED
     def run(case: Any) -> None:
         check(operation_id, case, served, headers)
 

@@ -11,9 +11,9 @@ import pytest
 from rich.console import Console
 
 from fastsse.cli import main
-from fastsse.config import catalogue
 from fastsse.doctor import Finding, Goal, Machine, Verdict, examine
 from fastsse.doctor.show import show, show_machine
+from tests.cli.commandline import forget_options
 from tests.doctor.test_checks import LARGE, MILLION
 from tests.doctor.test_emit import SMALL
 
@@ -23,9 +23,7 @@ Run = Callable[..., tuple[int, str, str]]
 @pytest.fixture
 def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
     """`run(machine, "--connections", "5")` gives status, output and error output."""
-    for option in catalogue().values():
-        monkeypatch.delenv(option.variable, raising=False)
-    monkeypatch.delenv("FASTSSE_CONFIG", raising=False)
+    forget_options(monkeypatch)
 
     def run_on(machine: Machine, *arguments: str) -> tuple[int, str, str]:
         monkeypatch.setattr("fastsse.cli.doctor.read_machine", lambda process: machine)

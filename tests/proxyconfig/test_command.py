@@ -7,7 +7,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from fastsse.cli import fastsse, main
-from fastsse.config import catalogue
+from tests.cli.commandline import forget_options
 
 PROXIES = ("nginx", "haproxy", "caddy")
 NODE = ("--node", "127.0.0.1:9001")
@@ -17,9 +17,7 @@ TOKEN = ("--publish-token", "x")
 
 @pytest.fixture(autouse=True)
 def _no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
-    for option in catalogue().values():
-        monkeypatch.delenv(option.variable, raising=False)
-    monkeypatch.delenv("FASTSSE_CONFIG", raising=False)
+    forget_options(monkeypatch)
 
 
 def run(*arguments: str) -> Result:

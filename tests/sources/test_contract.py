@@ -69,15 +69,21 @@ def system(request: pytest.FixtureRequest, tmp_path: pathlib.Path) -> Iterator[S
 
 
 @asynccontextmanager
-async def running(system: System, log: Log, **rule: Any) -> AsyncIterator[Sources]:
-    """The source of a system."""
-    given = {"name": "s", "topic": "t", **system.rule, **rule}
+async def reading(given: dict[str, Any], log: Log) -> AsyncIterator[Sources]:
+    """One source; it ends with the block."""
     sources = Sources(Config(sources=[given]), log.publish)
     sources.begin()
     try:
         yield sources
     finally:
         await sources.close()
+
+
+@asynccontextmanager
+async def running(system: System, log: Log, **rule: Any) -> AsyncIterator[Sources]:
+    """The source of a system."""
+    async with reading({"name": "s", "topic": "t", **system.rule, **rule}, log) as sources:
+        yield sources
 
 
 async def until_read(system: System, sources: Sources) -> None:

@@ -3,18 +3,16 @@
 import asyncio
 import pathlib
 from collections.abc import Iterator
-from contextlib import asynccontextmanager
 from itertools import count
 from typing import Any
 
 import pytest
 
-from fastsse.config import Config
 from fastsse.sources import Sources
 from tests.redis import cluster
 from tests.sources import kraft, tansu
 from tests.sources.flows import until_metric
-from tests.sources.test_contract import Log, count_of, until
+from tests.sources.test_contract import Log, count_of, reading, until
 
 _NUMBERS = count()
 SETTINGS = {**tansu.SETTINGS, "topic.metadata.refresh.interval.ms": 500}
@@ -47,16 +45,6 @@ def rule(broker: kraft.Kafka, topic: str, **more: Any) -> dict[str, Any]:
 
 def texts(first: int, behind: int) -> list[bytes]:
     return [b"%d" % number for number in range(first, behind)]
-
-
-@asynccontextmanager
-async def reading(given: dict[str, Any], log: Log) -> Any:
-    sources = Sources(Config(sources=[given]), log.publish)
-    sources.begin()
-    try:
-        yield sources
-    finally:
-        await sources.close()
 
 
 def is_away(sources: Sources, *words: str) -> bool:
