@@ -359,9 +359,9 @@ cdef inline ssize_t send_now(State* state, Conn* conn, iovec* parts, uint32_t co
         state.send_calls += 1
         if state.send_calls % state.options.refuse_every == 0:
             return 0
-    if state.options.write_limit_bytes and parts.iov_len > state.options.write_limit_bytes:
+    if state.options.write_limit_bytes:
         cut.iov_base = parts.iov_base
-        cut.iov_len = state.options.write_limit_bytes
+        cut.iov_len = min(parts.iov_len, <size_t>state.options.write_limit_bytes)
         sent = send_parts(conn.fd, &cut, 1)
     else:
         sent = send_parts(conn.fd, parts, count)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 
 from fastsse import _core
-from tests.core.conftest import HEAD, Hub, wait_until
+from tests.core.conftest import HEAD, Hub
 
 MakeHub = Callable[..., Hub]
 
@@ -33,14 +33,9 @@ def test_short_and_refused_writes_lose_and_repeat_nothing(
     hub.sender.add_channel(1, [1])
     client = hub.connect(1, chunked=chunked, first=(_core.wire_frame(HEAD),))
     frames = [hub.publish(b"x" * size) for size in (0, 1, 2, 3, 40)]
-    want = HEAD + expected(frames, chunked)
-
-    def arrived() -> bool:
-        return len(client.peer.recv(len(want), socket.MSG_PEEK)) == len(want)
-
-    wait_until(arrived)
-    assert client.peer.recv(1 << 16) == want
+    assert client.read_until(client.wire(frames[-1])) == HEAD + expected(frames, chunked)
     hub.wait_count("deliveries", len(frames))  # counted right after it was sent
+    assert client.is_silent()
 
 
 @pytest.mark.parametrize("refuse_every", range(2, 12))
@@ -49,13 +44,8 @@ def test_a_refusal_at_every_position_is_made_good(make_hub: MakeHub, refuse_ever
     hub.sender.add_channel(1, [1])
     client = hub.connect(1, chunked=True)
     frames = [hub.publish(b"event %d" % n) for n in range(6)]
-    want = expected(frames, True)
-
-    def arrived() -> bool:
-        return len(client.peer.recv(len(want), socket.MSG_PEEK)) == len(want)
-
-    wait_until(arrived)
-    assert client.peer.recv(1 << 16) == want
+    assert client.read_until(client.wire(frames[-1])) == expected(frames, True)
+    assert client.is_silent()
 
 
 def test_a_full_socket_blocks_its_connection_and_goes_on_where_it_stopped(hub: Hub) -> None:
