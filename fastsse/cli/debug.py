@@ -87,6 +87,8 @@ def dump(
         parts = _gathered(file, log, pid, client)
     missing = {part: made for part, made in parts.items() if isinstance(made, Exception)}
     lines = [f"{part}: {_one_line(made)}" for part, made in missing.items()]
+    not_named = [("log.txt", "--log FILE", log), ("process", "--pid PID", pid)]
+    lines += [f"{part}: {option} was not given" for part, option, given in not_named if not given]
     found = {part: made for part, made in parts.items() if isinstance(made, str)}
     readme = ["What is here:", *found, "", "What could not be read:", *(lines or ["nothing"])]
     try:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import sys
 
 import click
@@ -31,6 +32,15 @@ def _check_url(ctx: click.Context, parameter: click.Parameter, value: str | None
         raise click.BadParameter(f"{error}.", ctx, parameter) from None
 
 
+def _check_headers(
+    ctx: click.Context, parameter: click.Parameter, value: tuple[str, ...]
+) -> tuple[str, ...]:
+    for name in value:
+        if not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", name, re.ASCII):
+            raise click.BadParameter(f"{name!r} is no name of a header.", ctx, parameter)
+    return value
+
+
 @click.command("why")
 @click.option(
     "--url",
@@ -51,6 +61,14 @@ def _check_url(ctx: click.Context, parameter: click.Parameter, value: str | None
     help="The client's token.",
 )
 @click.option("--origin", metavar="ORIGIN", help="The origin of the client's page.")
+@click.option(
+    "--header",
+    "headers",
+    multiple=True,
+    callback=_check_headers,
+    metavar="NAME",
+    help="A request header that the page sends, for the preflight; repeatable. Needs --origin.",
+)
 @click.option("--last-event-id", metavar="ID", help="Where the client resumes.")
 @click.option(
     "--operator",
@@ -86,6 +104,7 @@ def why_command(
     topic: str,
     token: str | None,
     origin: str | None,
+    headers: tuple[str, ...],
     last_event_id: str | None,
     operator: str | None,
     tries_path: bool,
@@ -103,6 +122,8 @@ def why_command(
     fastsse why --topic news
     fastsse why --url https://example.com/events --topic user/7 --token "$TOKEN"
     """
+    if headers and origin is None:
+        raise click.UsageError("--header needs --origin: only a page of another origin asks first.")
     question = Question(
         url,
         topic,
@@ -114,6 +135,7 @@ def why_command(
         patience,
         _covers,
         publish_url,
+        headers,
     )
     checks = asyncio.run(_all(question, as_json))
     wrong = next((check for check in checks if check.verdict == WRONG), None)

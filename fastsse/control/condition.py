@@ -29,6 +29,14 @@ _REJECTED: Final = {
     "421": "--allowed-hosts names what clients may ask for.",
     "429": "fastsse_limited_total names the limit; is a client or a publisher broken?",
 }
+# Why streams end that should go on; what is normal is left out.
+_ENDINGS: Final = {
+    "expired": "expired: POST /renew when fastsse.expiring comes.",
+    "revoked": "revoked: POST /revoke, or a subject that is barred.",
+    "kicked": "kicked: an operator; the audit log says who.",
+    "timeout": "timeout: the peer acknowledged nothing for user_timeout.",
+    "client_data": "client_data: the client sent something after its request.",
+}
 _REFUSED: Final = {
     "memory": "memory_limit, history_total; fastsse topics list --sort bytes.",
     "queue": "A publisher floods: max_publish_rate of a rule, address_publishes; fastsse top.",
@@ -208,6 +216,26 @@ def _clients(now: Figures, risen: Figures, past: str) -> Iterator[Check]:
             NOTE,
             f"Clients that do not read now: {blocked}; disconnected for lag {past}: {lagged}.",
             "fastsse connections --blocked names those of now; lag_policy, max_lag, filters.",
+        )
+    if loops := risen.get("repeated_resumes", 0):
+        yield Check(
+            "loop",
+            NOTE,
+            f"Clients resumed after the same id again and again {past}: {loops} times. They fail "
+            "at the event behind it.",
+            "The log names them; max_event, where their reader has a limit for a line.",
+        )
+    ended = {
+        reason: count
+        for reason, count in _by_reason(risen, "closed_").items()
+        if reason in _ENDINGS
+    }
+    if ended:
+        yield Check(
+            "endings",
+            NOTE,
+            f"Streams were ended {past}: {_shown(ended)}.",
+            " ".join(_ENDINGS[reason] for reason in ended),
         )
     if silent := risen.get("closed_no_pong", 0):
         yield Check(

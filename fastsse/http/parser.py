@@ -187,6 +187,8 @@ class RequestParser:
         except HttpParserUpgrade:
             self._do_not_upgrade(data[:end])
         except HttpParserError as error:
+            if data[:1] == _TLS_HANDSHAKE:
+                raise Problem(400, _NO_TLS, field="scheme") from None
             raise _malformed(error, "head") from None
         if found < 0:
             self._partial = data
@@ -344,6 +346,13 @@ class RequestParser:
     def _too_large(self) -> Problem:
         detail = f"The body may have at most {self._limits.body_bytes} bytes (max_body)."
         return Problem(413, detail, field="body")
+
+
+# The first byte of a TLS client, a handshake record.
+_TLS_HANDSHAKE: Final = b"\x16"
+_NO_TLS: Final = (
+    "This port speaks plain HTTP: use http:// instead of https://, or turn TLS on with --tls-cert."
+)
 
 
 def _malformed(error: HttpParserError, part: str) -> Problem:

@@ -57,6 +57,7 @@ def test_a_dump_of_a_server_that_is_away_names_what_is_missing(tmp_path: Path) -
     )  # fmt: skip
     assert done.returncode == 0
     assert "missing: stats.json: http://127.0.0.1:1: connection refused." in done.stderr
+    assert "missing: log.txt: --log FILE was not given" in done.stderr
     again = subprocess.run(
         command(("debug", "dump", "-o", str(archive))),
         capture_output=True, text=True, timeout=60, check=False, env=environment(),

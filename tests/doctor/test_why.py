@@ -5,7 +5,7 @@ import itertools
 import json
 import subprocess
 import time
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from typing import Any
 
 import httpx
@@ -214,6 +214,56 @@ async def test_event_types_lag_and_refused_publishes_are_noted() -> None:
         assert not [check for check in checks if check.verdict == WRONG], checks
         assert 'addEventListener("tick"' in found(checks, "event type").do
         assert "skip" in found(checks, "lag policy").says
+
+
+@pytest.mark.parametrize(
+    ("event", "data", "name", "do"),
+    [
+        ("error", "x", "event type", "another type"),
+        (None, "x" * 70_000, "line length", "max_event"),
+    ],
+)
+async def test_events_that_readers_stumble_over_are_noted(
+    event: str | None, data: str, name: str, do: str
+) -> None:
+    async with Server(config()) as server, AsyncExitStack() as stack:
+        await held(stack, server.addresses[0], "news")
+        server.publish("news", data, event=event)
+        checks = await asked(f"{server.addresses[0]}/events")
+    assert (found(checks, name).verdict, do in found(checks, name).do) == (NOTE, True)
+
+
+async def test_streams_that_were_ended_lately_are_noted_with_the_reason() -> None:
+    shown = mint({"fastsse": {"console": "read"}}, key=SECRET).decode()
+    async with Server(config(jwt_key=SECRET)) as server:
+        url = server.addresses[0]
+        server.publish("news", "x")
+        async with httpx.AsyncClient(trust_env=False, timeout=20) as client:
+            given = {"Authorization": f"Bearer {token(exp=int(time.time()) + 3)}"}
+            with suppress(httpx.RemoteProtocolError):  # Cut at the token's end.
+                await client.get(f"{url}/events", params={"topic": "news"}, headers=given)
+        ended = found(await asked(f"{url}/events", token=shown), "endings")
+    assert (ended.verdict, "expired 1" in ended.says) == (NOTE, True)
+    assert "/renew" in ended.do
+
+
+async def test_a_preflight_that_refuses_a_header_is_wrong() -> None:
+    origin = "https://a.example"
+    async with Server(config(cors_origins=[origin], cors_headers=["X-Known"])) as server:
+        url = f"{server.addresses[0]}/events"
+        server.publish("news", "x")
+        checks = await asked(url, origin=origin, headers=("X-Known", "X-Other"))
+        wrong = found(checks, "preflight")
+        assert (wrong.verdict, wrong.do) == (WRONG, "fastsse serve --cors-headers X-Other")
+        allowed = await asked(url, origin=origin, headers=("Authorization", "x-known"))
+        assert found(allowed, "preflight").verdict == OK
+        for bad in (("--header", "a b", "--origin", origin), ("--header", "X-A")):
+            done = await asyncio.to_thread(
+                subprocess.run,
+                command(("why", "--url", url, "--topic", "news", *bad)),
+                capture_output=True, text=True, timeout=60, check=False, env=environment(),
+            )  # fmt: skip
+            assert (done.returncode, "--header" in done.stderr) == (2, True)
 
 
 # ── 4: proxies ────────────────────────────────────────────────────────────────────────────────

@@ -120,6 +120,7 @@ FIELDS = {
     "CONNECT": "target",
     "body of a GET": "Content-Length",
     "signed chunk size": "chunk",
+    "TLS": "scheme",
 }
 
 

@@ -29,6 +29,10 @@ _NAMES_MAX: Final = 500_000
 _TEMPLATES_A_TURN: Final = 1_000
 _NEAR_SHOWN: Final = 5
 _QUIET_S: Final = 3600.0
+# Types that an EventSource gives to events of its own.
+_OWN_TYPES: Final = ("error", "open")
+# What Go's bufio.Scanner and asyncio's readline take at most.
+_LINE_BYTES: Final = 64 * 1024
 
 
 class Explainer:
@@ -124,7 +128,8 @@ def _last(topic: Topic) -> dict[str, object] | None:
     for line in newest.body.split(b"\n")[:3]:
         if line.startswith(b"event: "):
             kind = line.removeprefix(b"event: ").decode(errors="replace")
-    return {"type": kind, "private": newest.private}
+    longest = max(map(len, newest.body.split(b"\n")))
+    return {"type": kind, "private": newest.private, "line_bytes": longest}
 
 
 def checks_of(
@@ -146,6 +151,7 @@ def checks_of(
     checks += [_known(answers, known, name), _published(known, name), there]
     checks += _private(known, name, history)
     checks += _type(known)
+    checks += _line(known)
     checks.append(_kept(name, history))
     checks.append(_lag(name, streams, history))
     return checks
@@ -268,6 +274,16 @@ def _type(known: Sequence[Mapping[str, Any]]) -> list[Check]:
     if not kinds:
         return []
     kind = sorted(kinds)[0]
+    if kind in _OWN_TYPES:
+        return [
+            Check(
+                "event type",
+                NOTE,
+                f"The newest event has the type {kind}, which is also the name of an event that "
+                "EventSource makes itself.",
+                "Publish it with another type.",
+            )
+        ]
     return [
         Check(
             "event type",
@@ -275,6 +291,21 @@ def _type(known: Sequence[Mapping[str, Any]]) -> list[Check]:
             f"The newest event has the type {kind}; onmessage of an EventSource receives only "
             "events without one.",
             f'source.addEventListener("{kind}", …)',
+        )
+    ]
+
+
+def _line(known: Sequence[Mapping[str, Any]]) -> list[Check]:
+    longest = max((one["last"].get("line_bytes", 0) for one in known if one["last"]), default=0)
+    if longest < _LINE_BYTES:
+        return []
+    return [
+        Check(
+            "line length",
+            NOTE,
+            f"The newest event has a line of {format_size(longest)}. Some readers end the stream "
+            "at 64 KiB, return, and receive it again.",
+            "max_event; docs/guides/client-libraries.md#limits-for-a-line.",
         )
     ]
 

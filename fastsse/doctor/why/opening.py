@@ -90,7 +90,33 @@ async def open_stream(question: Question) -> Opening:
                 # A gap, a refusal or a note follows at once.
                 await stream.until(lambda: bool(stream.events) or stream.end is not None, 0.3)
             found.checks += _opened(question, stream)
+        if question.origin is not None and question.headers:
+            found.checks.append(await _preflight(client, question, question.origin))
     return found
+
+
+async def _preflight(client: httpx.AsyncClient, question: Question, origin: str) -> Check:
+    """Whether a page may send its headers, as a browser asks."""
+    names = ", ".join(question.headers)
+    asked = {
+        "Origin": origin,
+        "Access-Control-Request-Method": "GET",
+        "Access-Control-Request-Headers": names.lower(),
+    }
+    answer = await client.options(question.url, headers=asked, timeout=question.patience_s)
+    allowed = {
+        name.strip().lower()
+        for name in answer.headers.get("access-control-allow-headers", "").split(",")
+    }
+    refused = [name for name in question.headers if name.lower() not in allowed]
+    if not answer.is_success:
+        says = f"The preflight of a page that sends {names} gets {answer.status_code}."
+        return Check("preflight", WRONG, says, f"--cors-origins {origin}; a proxy may answer it.")
+    if refused:
+        says = f"A page of {origin} may not send {', '.join(refused)}: its preflight fails."
+        do = " ".join(f"--cors-headers {name}" for name in refused)
+        return Check("preflight", WRONG, says, f"fastsse serve {do}")
+    return Check("preflight", OK, f"Pages of {origin} may send {names}.")
 
 
 def _no_answer(question: Question, stream: Stream, came: bool) -> Check:

@@ -24,6 +24,7 @@ class Question:
         tries_path: whether events are published to topics of the trial's own.
         patience_s: how long is waited for what should come at once.
         covers: whether a grant covers a topic.
+        headers: names of request headers that the page sends.
         publish_url: where the publisher publishes; None: at the same address.
     """
 
@@ -37,3 +38,4 @@ class Question:
     patience_s: float = 5.0
     covers: Callable[[str, str], bool] = _is_same
     publish_url: str | None = None
+    headers: tuple[str, ...] = ()
