@@ -81,8 +81,8 @@ EVERY_EVENT = 0
 MAX_CONNECTIONS = 1 << 24
 
 cdef enum:
-    EVENT_TOPICS_LIMIT = 255   # as many as a record holds
-    INSPECTIONS_LIMIT = 64     # under way at once: a megabyte
+    EVENT_TOPICS_MAX = 255   # as many as a record holds
+    INSPECTIONS_MAX = 64     # under way at once: a megabyte
 
 assert len(REASONS) == REASON_COUNT
 assert sizeof(Claim) == CLAIM_WORDS * sizeof(uint32_t)
@@ -916,7 +916,7 @@ cdef class Sender:
 
     cdef bint may_inspect(self) except -1:
         self.check_running()
-        return self.inspection_count < INSPECTIONS_LIMIT
+        return self.inspection_count < INSPECTIONS_MAX
 
     def inspect(self, handles):
         cdef list wanted = [<uint64_t>one for one in handles]
@@ -1024,9 +1024,9 @@ cdef class Sender:
             bytes meta=None):
         cdef Py_ssize_t index
         cdef Run run
-        cdef uint32_t[EVENT_TOPICS_LIMIT] numbers
-        if len(topics) > EVENT_TOPICS_LIMIT:
-            raise ValueError(f"an event has at most {EVENT_TOPICS_LIMIT} topics")
+        cdef uint32_t[EVENT_TOPICS_MAX] numbers
+        if len(topics) > EVENT_TOPICS_MAX:
+            raise ValueError(f"an event has at most {EVENT_TOPICS_MAX} topics")
         for index in range(len(topics)):
             numbers[index] = topics[index]
         run_begin(&run, self)

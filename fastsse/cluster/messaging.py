@@ -32,7 +32,7 @@ __all__ = ["RedisNodeMessaging"]
 
 log = get_logger("redis")
 # Bytes that may wait to be sent. Above it all of them are dropped, and nodes request full copies.
-QUEUE_BYTES: Final = 16 * 1024 * 1024
+QUEUE_BYTES_MAX: Final = 16 * 1024 * 1024
 # No page of a full copy is added while more bytes than this wait; also the bytes sent in one batch.
 HIGH_WATER_BYTES: Final = 1024 * 1024
 # Messages in one batch.
@@ -140,7 +140,7 @@ class RedisNodeMessaging:
     ) -> bool:
         if not self._is_linked:
             return False
-        if self._queued_bytes > QUEUE_BYTES:
+        if self._queued_bytes > QUEUE_BYTES_MAX:
             self._drop()
             return False
         head = _HEAD.pack(kind, self._own, self._number, len(subject))

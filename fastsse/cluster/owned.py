@@ -1,9 +1,9 @@
 """Values in Redis that one node at a time owns.
 
-The owner is a key with an expiry, which the owner renews eight times in its life. Each owner has a
-mark of its own. A write names the mark in the same step, so a node that was paused, and is not the
-owner any more, changes nothing. When the owner dies, the next node that asks becomes the owner, and
-reads what is there.
+A key with an expiry names the owner, which renews the key eight times in its life. Each ownership
+has a mark of its own. The script of a write compares the mark, so a node that was paused and is no
+longer the owner changes nothing. When the owner dies, the next node that asks becomes the owner and
+reads the values.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ log = get_logger("redis")
 _HERE: Final = pathlib.Path(__file__).parent
 OWN: Final = Script("own", folder=_HERE)
 WRITE: Final = Script("own_write", folder=_HERE)
-# Values of one write. A script's arguments are all in memory at once.
+# Values in one write, because the arguments of a script are in memory together.
 WRITTEN_AT_ONCE: Final = 64
 
 
@@ -35,10 +35,10 @@ class RedisOwnedValues:
     """The `OwnedValues` of a node. Loop thread only.
 
     Arguments:
-        address, keys: where they are.
-        subject: of the control service that they belong to.
-        node: this node's name.
-        life_s: how long the owner may be silent.
+        address, keys: the Redis that all nodes use.
+        subject: of the control service that uses the values.
+        node: the name of this node.
+        life_s: the key of the owner expires after so long without a renewal.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class RedisOwnedValues:
         self._life_s: Final = life_s
         self._listener: OnOwned | None = None
         self._mark = b""
-        # By the loop's clock: until then no other node is the owner.
+        # No other node can be the owner before this time of the loop's clock.
         self._sure_until_s = 0.0
         self._values: dict[str, bytes] = {}
         self._unwritten: dict[str, bytes | None] = {}
@@ -97,12 +97,12 @@ class RedisOwnedValues:
             self._to_write.set()
 
     async def run(self) -> None:
-        """Asks, renews and writes until it is cancelled."""
+        """Asks for the ownership, renews it, and writes, until it is cancelled."""
         if self._listener is not None:
-            await while_connected(self._address, "owning what one node keeps", self._work)
+            await while_connected(self._address, "owning values of one node", self._work)
 
     async def close(self) -> None:
-        """Gives the values up, so that another node owns them at once. Bounded in time."""
+        """Ends the ownership, so that another node can be the owner at once. Bounded in time."""
         mark = self._mark
         self._lose()
         if not mark:
@@ -159,7 +159,7 @@ class RedisOwnedValues:
             done(False)
 
     async def _write(self, link: RedisConnection) -> None:
-        """Writes what waits. What was not confirmed is written again: the same values."""
+        """Writes what waits. A write without an answer is repeated with the same values."""
         waiting, self._on_written = self._on_written, []
         try:
             while self._unwritten:
@@ -169,7 +169,9 @@ class RedisOwnedValues:
                     arguments += (b"d", key, b"") if value is None else (b"s", key, value)
                 names = [self._keys[0], self._values_key]
                 if not await link.run(WRITE, names, self._mark, *arguments):
-                    log.warning("Another node owns what this one has written.", owner=self.owner)
+                    log.warning(
+                        "A write was refused: another node owns the values now.", owner=self.owner
+                    )
                     self._on_written = waiting + self._on_written
                     waiting = []
                     self._lose()
@@ -181,7 +183,7 @@ class RedisOwnedValues:
             for call in done:
                 call(True)
         finally:
-            # The connection broke: they wait for the next.
+            # After a failure they wait for the next connection.
             self._on_written = waiting + self._on_written
             if self._on_written or self._unwritten:
                 self._to_write.set()

@@ -23,16 +23,16 @@ def parts_of(kind: bytes, name: bytes, message: bytes) -> Iterator[bytes]:
 
 
 class Assembly:
-    """Puts parts together. A part that was lost leaves its message unfinished; the oldest of those
-    are dropped when they hold too much."""
+    """Puts parts together. A message whose part was lost stays unfinished. Above a bound in bytes
+    the oldest unfinished messages are dropped."""
 
     def __init__(self) -> None:
         self._held: Final[dict[tuple[bytes, bytes], list[bytes]]] = {}
         self._held_bytes = 0
 
     def add(self, node: bytes, part: bytes) -> tuple[bytes, bytes, bytes] | None:
-        """Takes a part; returns kind, name and message when it was the last. Raises ValueError for
-        one that can't be."""
+        """Takes a part; returns kind, name and message if it was the last one, else None. Raises
+        ValueError for an invalid part."""
         if len(part) < _HEAD.size:
             raise ValueError("a part is cut")
         kind, name, number, count = _HEAD.unpack_from(part)

@@ -1,8 +1,8 @@
 """Subscriptions that several nodes share: one node has them, and the others ask it.
 
-The node that owns them (`OwnedValues`) answers each request after what it says is stored under its
-mark. When it dies, another node owns them within a few seconds, and continues with what was stored:
-leases that somebody holds go on, and wakes that no worker holds are made again with a higher
+The owner (`OwnedValues`) answers a request only after the result is stored under its mark. When the
+owner dies, another node becomes the owner within a few seconds and continues from what was stored:
+leases that a worker holds continue, and wakes that no worker holds are made again with a higher
 generation. A request in between is refused, and may be sent again.
 """
 
@@ -32,18 +32,18 @@ _QUESTION, _ANSWER = b"?", b"!"
 
 
 class SharedRows(StreamRowsHere, Protocol):
-    """The rows of all streams, at a node that asks for them."""
+    """The rows of all streams, at the node that owns the subscriptions."""
 
     is_loaded: bool
 
     async def load(self) -> None:
-        """Reads all, and follows them from then on."""
+        """As `FollowedRows`."""
 
     async def catch_up(self) -> bool:
-        """Waits until what was in the log before is in the rows; whether it is."""
+        """As `FollowedRows`."""
 
     def forget(self) -> None:
-        """Does not follow them any more."""
+        """As `FollowedRows`."""
 
 
 class _Asked(NamedTuple):

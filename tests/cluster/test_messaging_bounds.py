@@ -19,7 +19,7 @@ BOUND = 1024 * 1024
 async def test_messages_above_the_bound_are_dropped_and_leave_a_number_out(
     monkeypatch: pytest.MonkeyPatch, size: int
 ) -> None:
-    monkeypatch.setattr(messaging, "QUEUE_BYTES", BOUND)
+    monkeypatch.setattr(messaging, "QUEUE_BYTES_MAX", BOUND)
     address, keys = RedisAddress("redis://127.0.0.1:1", 1), Keys("fastsse")
     node = RedisNodeMessaging(address, keys, Membership(address, keys, 8))
     node._is_linked = True

@@ -96,7 +96,7 @@ async def node_at(url: str) -> AsyncIterator[Node]:
 @pytest.fixture
 def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
     """Queues that hold less than the whole."""
-    monkeypatch.setattr(messaging, "QUEUE_BYTES", 1 * MIB)
+    monkeypatch.setattr(messaging, "QUEUE_BYTES_MAX", 1 * MIB)
     monkeypatch.setattr(messaging, "HIGH_WATER_BYTES", MIB // 4)
 
 
@@ -126,7 +126,7 @@ async def test_a_node_that_comes_later_learns_of_400_000_accounts(redis: RedisSe
                 while len(other.others) < 400_000:  # noqa: ASYNC110
                     await asyncio.sleep(1)
             assert set(other.others.values()) == {1}
-        assert one.messaging._queued_bytes <= messaging.QUEUE_BYTES
+        assert one.messaging._queued_bytes <= messaging.QUEUE_BYTES_MAX
 
 
 async def test_a_node_that_confirms_nothing_receives_a_full_copy_too(
@@ -263,7 +263,7 @@ async def test_what_waits_for_its_delivery_is_bounded_in_bytes(
     redis: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Redis stores what is sent, but it does not come back down the log."""
-    monkeypatch.setattr(writer, "QUEUE_BYTES", MIB)
+    monkeypatch.setattr(writer, "QUEUE_BYTES_MAX", MIB)
     backbone = await open_redis(redis.url, Config(port=0, redis_timeout="60s"))
     may_follow = asyncio.Event()
     follow = backbone._tail.follow

@@ -1,6 +1,6 @@
-"""The rows of all durable streams at one node: read from Redis once, then changed by the log.
+"""The rows of all durable streams at one node: read from Redis once, then updated from the log.
 
-Only a node that needs all of them at once has them: the one that owns the subscriptions.
+Only the node that owns the subscriptions has them, because only it needs all of them.
 """
 
 import asyncio
@@ -21,16 +21,16 @@ _READ_AT_ONCE: Final = 500
 
 
 class FollowedRows:
-    """Where each stream ends. Of a row only generation, configuration, end and `is_hidden` are kept
-    up to date. Loop thread only.
+    """The end of each stream. Of a row only generation, configuration, tail and `is_hidden` are
+    updated. Loop thread only.
 
     Arguments:
         some_streams: reads some rows behind a cursor, as `RedisReader.some_streams`.
-        catch_up: waits until all that is in the log now has come here, and reports whether it has.
+        catch_up: waits until this node has read all that is in the log now; reports whether it has.
 
     Attributes:
         rows, on_changed: as `wakes.index.StreamRowsHere`.
-        is_loaded: whether they are all there.
+        is_loaded: whether all rows were read.
     """
 
     def __init__(
@@ -45,18 +45,18 @@ class FollowedRows:
         self._catch_up: Final = catch_up
         self._is_wanted = False
         self._loading: Final = asyncio.Lock()
-        # What the log brought while rows are read.
+        # Entries of the log that came while rows are read.
         self._held: list[Entry] | None = None
 
     @property
     def is_followed(self) -> bool:
-        """Whether they are needed; perhaps they are read just now."""
+        """Whether the rows are needed; they may not be read yet."""
         return self._is_wanted
 
     async def load(self) -> None:
         """Reads all rows, and follows them from now on. Each that differs from what was known is
-        reported. O(streams), in pages. Tries until it succeeds, `forget` is called, or it is
-        cancelled."""
+        reported. O(streams), in pages. Retries until it succeeds, until `forget` is called, or
+        until it is cancelled."""
         self._is_wanted = True
         backoff = Backoff()
         async with self._loading:
@@ -88,21 +88,21 @@ class FollowedRows:
                 self._report(topic, row)
 
     async def catch_up(self) -> bool:
-        """Waits until what was in the log before the call is in the rows, and reports whether it
-        is. Bounded in time."""
+        """Waits until the rows contain what was in the log before the call; reports if they do.
+        Bounded in time."""
         try:
             return await self._catch_up()
         except (AnswerLost, RedisRefusal):
             return False
 
     def forget(self) -> None:
-        """Does not follow them any more."""
+        """Drops the rows, and follows them no more."""
         self.rows, self._held = {}, None
         self.is_loaded = self._is_wanted = False
 
     def note(self, entries: Sequence[Entry]) -> None:
-        """Takes what the log brings. A row may be ahead of it, so nothing goes back. O(entries)
-        while they are followed."""
+        """Updates the rows from entries of the log. A row that is newer than an entry stays.
+        O(entries) while the rows are followed, else O(1)."""
         if self._held is not None:
             self._held += entries
         if self.is_loaded:

@@ -205,7 +205,7 @@ GROUP_ENTRIES: Final = 1024
 GROUP_BYTES: Final = 1024 * 1024
 # Bytes that may wait to be sent or delivered. A sent group is held twice for a moment: as events
 # and as words of a command.
-QUEUE_BYTES: Final = 64 * 1024 * 1024
+QUEUE_BYTES_MAX: Final = 64 * 1024 * 1024
 # How long Redis keeps the counter of a node after its last group. The wait for an answer is never
 # longer.
 SENDER_LIFE_MS: Final = 60 * 60 * 1000
@@ -252,7 +252,7 @@ class RedisWriter:
     def append(self, events: Sequence[Event], done: Done, key: Key | None = None) -> None:
         """Queues a batch, or refuses it at once while the log can't be written."""
         batch = WriteBatch(events, done, key)
-        if self._health.trouble is not None or self._held_bytes > QUEUE_BYTES:
+        if self._health.trouble is not None or self._held_bytes > QUEUE_BYTES_MAX:
             batch.refuse()
             return
         self._queue.append(batch)
