@@ -23,7 +23,7 @@ from tests.examples.logs_demo import demo
 from tests.sources import kraft
 
 _WARM_UP_S = 3.0
-_TAIL_S = 1.0
+_MARGIN_S = 1.0
 _READ_BYTES = 1 << 18
 _TIME = re.compile(rb'"time": ?"([^"]+)"')
 # When each line with a time of its own was in the list of the terminal.
@@ -96,14 +96,16 @@ def measure(rate: float, duration_s: float, viewer: Viewer, folder: Path, *, tan
     with demo().platform(folder, rate, jars=path) as (programs, places):
         time.sleep(_WARM_UP_S)
         pids = {name: process.pid for name, process in programs._running}
-        before, begun_ms = _cpu(pids), time.time() * 1000
-        written = _written(folder)
-        pairs = viewer(places, duration_s + _TAIL_S)
+        before, written = _cpu(pids), _written(folder)
+        pairs = viewer(places, duration_s + 2 * _MARGIN_S)
         after, lines = _cpu(pids), _written(folder) - written
-    until_ms = begun_ms + duration_s * 1000
-    late = [seen - at for at, seen in pairs if begun_ms + 1000 <= at < until_ms]
-    if not late:
+    if not pairs:
         raise click.ClickException("no line came")
+    # Not what was there before the viewer, and not what it may not have any more.
+    first_ms, last_ms = pairs[0][1] + 1000 * _MARGIN_S, pairs[-1][1] - 1000 * _MARGIN_S
+    late = [seen - at for at, seen in pairs if first_ms <= at < last_ms]
+    if not late:
+        raise click.ClickException("all lines came later than the others were written")
     return Found(late, lines, {name: (after[name] - before[name]) / lines for name in pids})
 
 

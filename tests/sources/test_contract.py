@@ -7,6 +7,7 @@ what a system alone can do, and the same with whole nodes.
 import asyncio
 import json
 import pathlib
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
@@ -77,6 +78,14 @@ async def reading(given: dict[str, Any], log: Log) -> AsyncIterator[Sources]:
         yield sources
     finally:
         await sources.close()
+        await asyncio.to_thread(_join_clients)
+
+
+def _join_clients() -> None:
+    """Returns when clients of Kafka that were left behind after a second have closed, too."""
+    for thread in threading.enumerate():
+        if thread.name.startswith("kafka-"):
+            thread.join(60)
 
 
 @asynccontextmanager
