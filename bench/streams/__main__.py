@@ -100,7 +100,7 @@ def main(part: str, names: str, node: Path, rust: Path, count: int) -> None:
         "catchup": (catchup, 50_000_000),
         "live": (compare, 20_000_000),
         "appends": (appends, 0),
-        "slope": (slope, 10_000),
+        "slope": (slope, 100_000),
         "tails": (tails, 1000),
         "create": (create_many, 20_000),
     }

@@ -14,33 +14,37 @@ BODY = b"x" * 256
 
 def create(server: Running, count: int) -> float:
     """Creates so many streams; returns how many a second."""
-    client, began = Client(server.url), time.monotonic()
-    for first in range(0, count, 64):
-        names = range(first, min(first + 64, count))
-        client.socket.sendall(b"".join(client.head("PUT", f"s{n}", (BYTES,), 0) for n in names))
-        _read_answers(client, len(names))
-    client.close()
+    began = time.monotonic()
+    _request_all(server, "PUT", count, b"")
     return count / (time.monotonic() - began)
 
 
 def warm_up(server: Running, streams: int) -> None:
     """Appends once to each stream: the first append costs a server more than later ones."""
-    client = Client(server.url)
-    for first in range(0, streams, 32):
-        names = range(first, min(first + 32, streams))
-        heads = [client.head("POST", f"s{n}", (BYTES,), len(BODY)) for n in names]
-        client.socket.sendall(b"".join(head + BODY for head in heads))
-        _read_answers(client, len(names))
-    client.close()
+    _request_all(server, "POST", streams, BODY)
 
 
-def _read_answers(client: Client, count: int) -> None:
-    data = b""
-    while data.count(b"HTTP/1.1 20") < count or not data.endswith(b"\r\n\r\n"):
-        found = client.socket.recv(1 << 16)
-        if not found or b"HTTP/1.1 4" in found or b"HTTP/1.1 5" in found:
-            raise RuntimeError(f"refused: {found[:200]!r}")
-        data += found
+def _request_all(server: Running, method: str, count: int, body: bytes) -> None:
+    """One request to each stream, from 50 connections, each with one request under way."""
+    poll, left = selectors.DefaultSelector(), iter(range(count))
+
+    def send(client: Client) -> None:
+        number = next(left, None)
+        if number is None:
+            poll.unregister(client.socket)
+            client.close()
+        else:
+            client.socket.send(client.head(method, f"s{number}", (BYTES,), len(body)) + body)
+
+    for client in [Client(server.url) for _ in range(WRITERS)]:
+        poll.register(client.socket, selectors.EVENT_READ, client)
+        send(client)
+    while poll.get_map():
+        for key, _ in poll.select(1):
+            found = key.data.socket.recv(4096)
+            if not found.startswith(b"HTTP/1.1 20"):
+                raise RuntimeError(f"refused: {found[:200]!r}")
+            send(key.data)
 
 
 def append(server: Running, streams: int, seconds: float) -> tuple[float, float]:
