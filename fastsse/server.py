@@ -50,7 +50,8 @@ class Server:
     (`fastsse.interceptors`); they can't be interrupted here, so one that takes longer than
     `interceptor_time` is refused when it returns.
 
-    Entering the block raises ConfigError or ListenError; then all resources are released.
+    Entering the block raises ConfigError or ListenError; then all resources are released. Errors of
+    methods are classes of `fastsse.errors`, all of them FastsseError.
     """
 
     def __init__(
@@ -137,7 +138,7 @@ class Server:
             ttl: seconds, or text such as `30s`, after which it is not sent any more.
 
         Raises InvalidEvent for an invalid event, TopicEnded for a topic that has ended,
-        PreconditionFailed for another newest event than expected, Refused
+        PreconditionFailed for another newest event than expected, Unavailable
         when the server can't accept it now, RuntimeError for a store that is not memory. O(bytes +
         topics); the number of subscribers has no effect.
         """
@@ -210,12 +211,12 @@ class Server:
 
     async def cancel(self, scheduled: str) -> None:
         """Cancels an event that `schedule` has kept. Raises NotKept when it does not wait any more,
-        or Refused."""
+        or Unavailable."""
         await self._worker.cancel(scheduled)
 
     async def list_scheduled(self) -> list[ScheduledEvent]:
         """The delayed events: those that wait, in the order of their time, then the newest 200 that
-        could not be published, which have a `reason`. O(events). Raises Refused."""
+        could not be published, which have a `reason`. O(events). Raises Unavailable."""
         return await self._worker.list_scheduled()
 
     async def end_topic(self, topic: str | Sequence[str]) -> str:
@@ -223,7 +224,7 @@ class Server:
         already, that of then. Events for it are refused from now on. Streams that follow nothing
         else get `fastsse.end` and are over.
 
-        Raises InvalidEvent or Refused.
+        Raises InvalidEvent or Unavailable.
         """
         return await self._worker.publish_later(Event.end(topic))
 
@@ -236,8 +237,8 @@ class Server:
         Arguments:
             private: only streams with a grant.
 
-        Raises InvalidEvent, or Refused when it can't be counted now. O(channels) at every worker,
-        at most once a second for equal questions.
+        Raises InvalidEvent, or Unavailable when it can't be counted now. O(channels) at every
+        worker, at most once a second for equal questions.
         """
         topics = (topic,) if isinstance(topic, str) else tuple(topic)
         return await self._worker.count_streams(topics, private=private)
@@ -247,8 +248,8 @@ class Server:
         `GET /events?feed=ID`. Equal selections have the same id. It grants nothing: private events
         need the rights of the subscriber.
 
-        It is kept until it was not used for `feed_lifetime`. Raises InvalidSubscription, or Refused
-        when it can't be stored now. O(n log n).
+        It is kept until it was not used for `feed_lifetime`. Raises InvalidSubscription, or
+        Unavailable when it can't be stored now. O(n log n).
         """
         return await self._worker.store_feed(topics)
 
@@ -257,7 +258,7 @@ class Server:
         after this returns shows it. Returns the id of the entry that says so. Its place stays, so
         streams resume without a gap.
 
-        Raises NotKept when there is no such event, InvalidEvent, or Refused.
+        Raises NotKept when there is no such event, InvalidEvent, or Unavailable.
         """
         return await self._worker.delete_event(topic, id)
 

@@ -16,13 +16,14 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final, NamedTuple
 
+from fastsse._core import View
 from fastsse._records import pack_entry, pack_event, unpack_entries, unpack_events
 from fastsse.api.batch import _read_slowly, events_of_lines
 from fastsse.api.feeds import read_feed
 from fastsse.backbone.redis.codec import decode_record, encode_event
 from fastsse.bus.frames import Fields, FrameError, blob, text, texts
 from fastsse.control.feeds import FeedTopics
-from fastsse.entries import Entry, Extras, encode_entries
+from fastsse.entries import Entry, Extras, encode_entries, id_of
 from fastsse.errors import InvalidEvent, InvalidSubscription
 from fastsse.events import DATA_JSON, Event
 from fastsse.eventstream import Block, EventStreamParser, StreamEventTooLong
@@ -32,6 +33,7 @@ from fastsse.http.problems import Problem
 from fastsse.subscriptions import Subscription
 from tests.expressions.test_fuzz import second
 
+_ENVELOPES: Final = View(envelope=True)
 _EVENTS: Final = [
     Event(("news",), b"hello"),
     Event(("a", "b/c"), b"one\ntwo", event=b"tick", id=b"own", retry=5, private=True),
@@ -155,6 +157,41 @@ def check_feed(data: bytes) -> None:
     assert Subscription(topics, topics_max=len(topics)).selectors == topics
 
 
+def check_envelope(data: bytes) -> None:
+    """Lines of a publish, in envelopes: a block each, with one line of JSON that says the same."""
+    try:
+        events = list(events_of_lines(data))
+    except (Problem, InvalidEvent):
+        return
+    entries = encode_entries([(7 << 20) + n for n in range(1, 1 + len(events))], events)
+    frames, is_over = _ENVELOPES.select(
+        [entry.frame for entry in entries],
+        [entry.topics for entry in entries],
+        [event.meta for event in events],
+    )
+    assert not is_over
+    for event, entry, frame in zip(events, entries, frames, strict=True):
+        (block,) = EventStreamParser(max_event_bytes=1 << 24).feed(frame.body)
+        assert block.data is not None
+        assert block.event == (event.event or b"")
+        assert b"\n" not in block.data
+        assert json.loads(block.data) == _envelope(event, entry)
+
+
+def _envelope(event: Event, entry: Entry) -> dict[str, object]:
+    """What an envelope says, from the event itself."""
+    text = event.data.decode()
+    lines = text.replace("\r\n", "\n").replace("\r", "\n")
+    return {
+        "topic": event.topics[0] if len(event.topics) == 1 else list(event.topics),
+        "id": id_of(entry.position, event).decode(),
+        "event": None if event.event is None else event.event.decode(),
+        "data": json.loads(text) if event.data_kind == DATA_JSON else lines,
+        "meta": None if event.meta is None else json.loads(event.meta),
+        "time": entry.frame.time_ms,
+    }
+
+
 TARGETS: Final[dict[str, Target]] = {
     "records": Target(
         check_records,
@@ -222,6 +259,27 @@ TARGETS: Final[dict[str, Target]] = {
         check_feed,
         [b'["a","b/{id}","*"]', b'[{"topic":"a"},"\\u00e9",{"topic":"a"}]'],
         [b'"', b",", b"[", b"{", b'{"topic":', b"null", b"\\u0000", b"\\ud800", b"$", b"*", b"1e9"],
+    ),
+    "envelope": Target(
+        check_envelope,
+        [
+            b'{"topic":["a","b\\"\\\\"],"data":"l\\r\\n\\u2028x","event":"t","id":"i","meta":{"k":"v","n":1.5}}',
+            b'{"topic":"\\u00e9","data":{"n":[1,null,true,"\\ud83d\\ude00"]},"retry":5}\n{"topic":"b","data":""}',
+        ],
+        [
+            b'"topic":',
+            b'"data":',
+            b'"meta":{',
+            b"\n",
+            b"null",
+            b"\\u0000",
+            b"\\u001f",
+            b"\\r",
+            b'\\"',
+            b"[",
+            b"1e308",
+            b"\xc3\xa9",
+        ],
     ),
     "fields": Target(
         check_fields,
