@@ -400,6 +400,8 @@ class Worker:
         if config.topics != self.config.topics:
             self._hub.apply_rules(config)
             self.frontend.apply_topic_rules(config)
+            if self._sources is not None:
+                self._sources.apply_rules(config)
             self._sweep_soon()
         self.config = config
         self._access.apply(config)

@@ -9,7 +9,7 @@ from fastsse.events import Event
 from fastsse.interceptors import Interceptor, Interceptors, load_interceptors
 from fastsse.rules.channels import EventRules
 
-__all__ = ["intercepting", "make_interceptors"]
+__all__ = ["Publish", "intercepting", "make_interceptors"]
 
 Publish = Callable[[Sequence[Event], Callable[[Any], None]], None]
 

@@ -73,6 +73,7 @@ class Sources:
 
     def __init__(self, config: Config, publish: Publish, tracer: Tracer | None = None) -> None:
         self._config = config
+        self._types = _Types(config)
         self._tracer = tracer
         self._publish = publish
         self._counts: Counter[str] = Counter()
@@ -81,6 +82,10 @@ class Sources:
         self._replays: dict[str, tuple[Replay, asyncio.Task[None]]] = {}
         self._reading: list[asyncio.Task[None]] = []
         self._writing: list[asyncio.Task[None]] = []
+
+    def apply_rules(self, config: Config) -> None:
+        """Allows the event types that the `[[topics]]` of these options allow."""
+        self._types.apply(config)
 
     def begin(self) -> None:
         """Starts them, when the log can be appended to."""
@@ -180,7 +185,11 @@ class Sources:
         config = self._config
         letters = DeadLetters(letter_store(rule, config), rule.name, self._counts)
         publisher = SourcePublisher(
-            rule.name, make_maker(rule, config), self._publish, self._counts, letters
+            rule.name,
+            make_maker(rule, config, self._types.allow),
+            self._publish,
+            self._counts,
+            letters,
         )
         if self._tracer is not None:
             publisher.trace = partial(self._tracer.receive, rule.name, rule.system)
@@ -188,9 +197,10 @@ class Sources:
         return _Running(rule, Driver(source, publisher), publisher, letters)
 
 
-def make_maker(rule: SourceRule, config: Config) -> Maker:
-    """What makes the events of a source."""
-    return Maker(rule, config.max_body, _allows(config), config.max_event)
+def make_maker(rule: SourceRule, config: Config, allows: Allows | None = None) -> Maker:
+    """What makes the events of a source. `allows`: which event types a topic may have; None: as the
+    options say."""
+    return Maker(rule, config.max_body, allows or _Types(config).allow, config.max_event)
 
 
 def make_source(rule: SourceRule, config: Config, publisher: SourcePublisher) -> Source:
@@ -257,11 +267,22 @@ def _state(driver: Driver) -> str:
     return "ready" if driver.trouble is None else "away"
 
 
-def _allows(config: Config) -> Allows | None:
-    """The topic rules, which apply to sources as to all publishers."""
-    if all(rule.event_types is None and rule.types is None for rule in config.topics):
-        return None
-    return lambda topic, name: config.limits(topic).allows_event_type(name)
+class _Types:
+    """The event types that topic rules allow, which apply to sources as to all publishers."""
+
+    def __init__(self, config: Config) -> None:
+        self.apply(config)
+
+    def apply(self, config: Config) -> None:
+        """Allows what these options allow from now on."""
+        self._config = config
+        self._restrict = any(
+            rule.event_types is not None or rule.types is not None for rule in config.topics
+        )
+
+    def allow(self, topic: str, name: str | None) -> bool:
+        """Whether a topic may have events of a type. O(rules), O(1) without such rules."""
+        return not self._restrict or self._config.limits(topic).allows_event_type(name)
 
 
 async def _kept_running(part: _Task) -> None:

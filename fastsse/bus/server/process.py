@@ -12,6 +12,7 @@ from fastsse.bus.server.broker import Broker, FrameLimits
 from fastsse.bus.server.memory import HubMemory, KeyedBackbone
 from fastsse.bus.server.recovery import Recovery
 from fastsse.bus.server.session import Session
+from fastsse.bus.server.topic_rules import TopicRules
 from fastsse.config import Config
 from fastsse.config.store import MEMORY
 from fastsse.control.gather import OwnFacts
@@ -98,6 +99,7 @@ async def _serve(
 class _Parts(NamedTuple):
     """What runs next to the broker, and ends with it."""
 
+    topic_rules: TopicRules
     sources: Sources
     sinks: Sinks
     alerts: Alerts
@@ -129,7 +131,8 @@ class HubProcess:
         backbone, store = await _open_backbone(config, now_ms)
         rules = EventRules(config.rules)
         interceptors = make_interceptors(config, rules)
-        publish = intercepting(interceptors, backbone.append)
+        topic_rules = TopicRules(config)
+        publish = intercepting(interceptors, topic_rules.judging(backbone.append))
         tracer = tracer_of(config)
         sources = Sources(config, publish, tracer)
         alerts = Alerts(config.rules, publish)
@@ -152,7 +155,7 @@ class HubProcess:
         )
         if alerts:
             broker.on_entries = alerts.on_entries
-        hub = cls(broker, server, _Parts(sources, sinks, alerts, wakes, hooks, tracer))
+        hub = cls(broker, server, _Parts(topic_rules, sources, sinks, alerts, wakes, hooks, tracer))
         if restarted and isinstance(backbone, HubMemory):
             hub._rebuild = Recovery(broker, backbone, workers)
             await hub._rebuild.run()
@@ -163,8 +166,10 @@ class HubProcess:
         return hub
 
     def apply_rules(self, config: Config) -> None:
-        """Keeps and evicts by other `[[topics]]` from now on."""
+        """Keeps, evicts and judges by other `[[topics]]` from now on."""
         self.broker.backbone.apply_rules(config)
+        self._parts.topic_rules.apply(config)
+        self._parts.sources.apply_rules(config)
 
     async def close(self) -> None:
         """Accepts no more workers, closes the links of all workers, ends the store."""
