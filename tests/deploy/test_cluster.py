@@ -34,9 +34,10 @@ PROXIES = [proxy("haproxy"), proxy("nginx"), proxy("caddy")]
 
 
 class Cluster:
-    """The addresses and processes that the command printed."""
+    """The addresses and processes that the command printed; and its own process."""
 
-    def __init__(self, printed: dict[str, object]) -> None:
+    def __init__(self, printed: dict[str, object], runner: int) -> None:
+        self.runner = runner
         self.url = str(printed["url"])
         self.nodes = [str(url) for url in printed["nodes"]]  # type: ignore[attr-defined]
         self.pids = [int(pid) for pid in printed["pids"]]  # type: ignore[attr-defined]
@@ -65,9 +66,10 @@ async def cluster_behind(proxy: str, *options: str) -> AsyncIterator[Cluster]:
         assert running.stdout is not None
         async with asyncio.timeout(TIMEOUT_S):
             line = await running.stdout.readline()
-        yield Cluster(json.loads(line))
+        yield Cluster(json.loads(line), running.pid)
     finally:
         if running.returncode is None:
+            running.send_signal(signal.SIGCONT)
             running.send_signal(signal.SIGTERM)
         await running.communicate()
 
@@ -116,6 +118,7 @@ async def test_two_nodes_are_one_service_through_a_proxy(two: Cluster) -> None:
 
 async def test_a_client_without_a_node_receives_a_retry_time(two: Cluster) -> None:
     """An error status would end an EventSource for good; a publisher must not take it for a yes."""
+    os.kill(two.runner, signal.SIGSTOP)  # It would start them again.
     for pid in two.pids:
         os.kill(pid, signal.SIGKILL)
     streamed = await cluster.get(two.url, "/events", topic="t")
