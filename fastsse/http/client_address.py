@@ -85,7 +85,6 @@ def host_of(address: object) -> str:
     return host if parsed is None else str(parsed)
 
 
-@lru_cache(_REMEMBERED)
 def peer_of(transport: BaseTransport) -> str:
     """The other side's address, for logs; `unix` for a Unix socket."""
     return name_of(transport.get_extra_info("peername"))

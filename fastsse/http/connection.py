@@ -481,7 +481,13 @@ class Connection(Lane, asyncio.Protocol):
         request, context = self._request, self._context
         if request is not None and context.clients.active:
             return context.client(request)
-        return self._name or peer_of(self._transport)
+        return self._peer_name()
+
+    def _peer_name(self) -> str:
+        # Kept here: a cache by transport would keep the transports of closed connections.
+        if not self._name:
+            self._name = peer_of(self._transport)
+        return self._name
 
     def _refuse(self, problem: Problem) -> None:
         """Answers input that is not a valid request, and closes, because the start of the next
@@ -607,8 +613,7 @@ class Connection(Lane, asyncio.Protocol):
         assert request is not None
         assert wanted is not None
         try:
-            name = self._name or peer_of(self._transport)
-            stream_request = context.stream_request(*wanted, request, name)
+            stream_request = context.stream_request(*wanted, request, self._peer_name())
             if request.websocket is not None:
                 self._open_websocket(request.websocket, stream_request)
                 return

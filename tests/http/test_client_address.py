@@ -1,11 +1,14 @@
 """Who a client is behind proxies, whatever it says of itself."""
 
+import asyncio
+import gc
 import ipaddress
 import struct
+import weakref
 
 import pytest
 
-from fastsse.http.client_address import ClientAddresses, account_name, host_of
+from fastsse.http.client_address import ClientAddresses, account_name, host_of, peer_of
 from fastsse.http.problems import Problem
 from fastsse.http.proxy_protocol import SIGNATURE, read_proxy_header
 from tests.http.conftest import Start
@@ -181,3 +184,19 @@ async def test_a_header_is_no_request_where_none_is_expected(start: Start) -> No
             await raw.send(announcing("203.0.113.5") + get("/events?topic=a"))
             assert (await raw.answer()).status == 400
         assert server.stream_count == 0
+
+
+class _Transport(asyncio.BaseTransport):
+    """Of a connection from an address."""
+
+    def __init__(self) -> None:
+        super().__init__({"peername": ("192.0.2.1", 4321)})
+
+
+def test_a_transport_whose_address_was_looked_up_is_not_kept() -> None:
+    transport = _Transport()
+    kept = weakref.ref(transport)
+    assert peer_of(transport) == "192.0.2.1:4321"
+    del transport
+    gc.collect()
+    assert kept() is None
