@@ -37,7 +37,7 @@ export function createParser(
     }
     if (!rest) lines(text, at);
     if (rest.length + (data?.length ?? 0) > maxChars) {
-      throw new RangeError(`an event of more than ${maxChars}`);
+      throw new RangeError(`an event above ${maxChars}`);
     }
   }
 

@@ -170,7 +170,8 @@ export function makeStream(host: Host, view: Params, key: string): Stream {
         await closed;
         continue;
       }
-      await sleep(triedAt + RETRY_MS_MIN - Date.now());
+      // Node warns of a negative time.
+      await sleep(Math.max(0, triedAt + RETRY_MS_MIN - Date.now()));
       triedAt = Date.now();
       isRestarting = false;
       error = undefined;
@@ -195,7 +196,7 @@ export function makeStream(host: Host, view: Params, key: string): Stream {
     const start = others.length ? [] : first[0]!.asks();
     carried = others.length ? [] : first;
     asked = selectors(members);
-    hasBegun = isOver = false;
+    isOver = false;
     refusal = undefined;
     openedAt = heldChars = 0;
     cut = new AbortController();
@@ -204,6 +205,8 @@ export function makeStream(host: Host, view: Params, key: string): Stream {
       return await (trial ?? host.current()).run(request(asked, start, cut.signal), sink);
     } finally {
       cut.abort();
+      // Who joins while there is no connection begins with the next one, as all do.
+      hasBegun = false;
     }
   }
 

@@ -59,7 +59,7 @@ function read(
     if (!isOpen) sink.open();
     isOpen = true;
     try {
-      if (data.length > maxEventChars) throw new RangeError(`an event of more than ${maxEventChars}`);
+      if (data.length > maxEventChars) throw new RangeError(`an event above ${maxEventChars}`);
       feed(`${data}\n\n`);
     } catch (error) {
       end(() => fail("too-large", String(error)));

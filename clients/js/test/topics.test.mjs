@@ -98,6 +98,30 @@ test("an added topic begins with the next event and costs the others none", limi
   await until(() => server.streams.size === 1);
 });
 
+for (const selector of ["a", "b"]) {
+  test(`a subscription to ${selector} that is added while the stream is lost costs the other none`, limits, async (t) => {
+    let isAway = false;
+    const server = await log(t, { before: () => (isAway ? "cut" : undefined) });
+    const hub = open(t, server.url);
+    const first = record(hub, "a");
+    await until(() => first.states.includes("open"));
+    server.publish("a");
+    await until(() => first.events.length === 1);
+    isAway = true;
+    for (const { response } of server.streams) response.destroy();
+    await until(() => first.states.at(-1) === "waiting");
+    record(hub, selector);
+    // Longer than it waits for more subscriptions of the same moment.
+    await sleep(60);
+    server.publish("a");
+    isAway = false;
+    await until(() => first.events.length === 2 || first.states.at(-1) === "open");
+    server.publish("a");
+    await until(() => first.events.at(-1) === 3);
+    assert.deepEqual(first.events, [1, 2, 3]);
+  });
+}
+
 test("last of an added subscription is its own, whether its topic is new or not", limits, async (t) => {
   const server = await log(t);
   for (let n = 0; n < 10; n++) server.publish(n % 2 ? "a" : "b");
