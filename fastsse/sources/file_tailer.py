@@ -94,6 +94,9 @@ class Tailer:
         # the next one.
         self._named: dict[str, list[FollowedFile]] = {}
         self._turn: deque[str] = deque()
+        # Places of files whose folder was away at the start, and patterns that find nothing now.
+        self._away: list[SavedPlace] = []
+        self._finding_nothing: set[FilePattern] = set()
         self._held_bytes = 0
         self._scanned_s = self._saved_s = 0.0
         self._is_dirty = False
@@ -178,18 +181,21 @@ class Tailer:
         self._saved_s = time.monotonic()
 
     def _places_now(self) -> list[SavedPlace]:
-        return [file.place for file in self._all()]
+        return [file.place for file in self._all()] + self._away
 
     # -- finding files ----------------------------------------------------------------------------
 
     def _restore(self, saved: Sequence[SavedPlace]) -> None:
         """Opens the files that were followed, and those that came and were rotated away since."""
+        nothing = {pattern for pattern in self._patterns if not pattern.find([])}
         for place in saved:
             found = _find_again(place)
-            if found is None:
-                self._miss(place)
-            else:
+            if found is not None:
                 self._follow(found)
+            elif _is_of(place.path, nothing):
+                self._away.append(place)
+            else:
+                self._miss(place)
         # All that are known first: the others are new.
         for file in self._all():
             if file.has_moved:
@@ -201,7 +207,12 @@ class Tailer:
         problems: list[str] = []
         for pattern in self._patterns:
             found = pattern.find(problems)
+            if found:
+                self._finding_nothing.discard(pattern)
+            else:
+                self._finding_nothing.add(pattern)
             named |= {key: one for key, one in found.items() if key not in named}
+        self._take_back()
         for file in self._all():
             self._look_at(file, named.pop(file.key, None))
         for path, wildcards in named.values():
@@ -218,6 +229,22 @@ class Tailer:
         self._had_problems = bool(problems)
         self._is_first = False
 
+    def _is_away(self, place: SavedPlace) -> bool:
+        """Whether the pattern of a file finds nothing: its folder is away, not only the file."""
+        return _is_of(place.path, self._finding_nothing)
+
+    def _take_back(self) -> None:
+        """Follows files again whose folder is there again."""
+        back = [place for place in self._away if not self._is_away(place)]
+        for place in back:
+            self._away.remove(place)
+            self._is_dirty = True
+            found = _find_again(place)
+            if found is None:
+                self._miss(place)
+            else:
+                self._follow(found)
+
     def _look_at(self, file: FollowedFile, name: tuple[str, tuple[str, ...]] | None) -> None:
         """Whether a file was renamed or emptied."""
         if name is None:
@@ -226,6 +253,7 @@ class Tailer:
                 self._follow_rotated(file)
         else:
             file.wildcards = name[1]
+            file.returns()
         if file.has_lines or not file.was_emptied():
             return
         copy = _find_copy(file.place)
@@ -277,6 +305,8 @@ class Tailer:
     def _drop_finished(self) -> None:
         now_s = time.monotonic()
         for file in self._all():
+            if self._is_away(file.place) and not file.is_deleted:
+                continue  # It may come back with its folder.
             if file.is_finished(now_s - self._options.rotated_s):
                 self._forget(file)
                 self._is_dirty = True
@@ -304,6 +334,10 @@ class Tailer:
 def _lines_of(file: FollowedFile, pieces: Iterable[Piece]) -> Iterable[Line]:
     path, generation = file.place.path, file.place.generation
     return [Line(path, file.wildcards, generation, *piece) for piece in pieces]
+
+
+def _is_of(path: str, patterns: Iterable[FilePattern]) -> bool:
+    return any(pattern.match(path) is not None for pattern in patterns)
 
 
 def _new_generation() -> str:

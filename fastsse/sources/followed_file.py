@@ -138,6 +138,15 @@ class FollowedFile:
             self.has_moved = True
             self._grown_s = time.monotonic()
 
+    def returns(self) -> None:
+        """It has a name of the pattern again."""
+        self.has_moved = False
+
+    @property
+    def is_deleted(self) -> bool:
+        """Whether it has no name at all."""
+        return os.fstat(self._file).st_nlink == 0
+
     def is_finished(self, before_s: float) -> bool:
         """Whether it was renamed or removed, all was acknowledged, and it did not grow since a
         moment. A last line without an end is ended here, so the next read takes it."""

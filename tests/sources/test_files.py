@@ -105,6 +105,84 @@ def test_a_file_that_is_copied_and_emptied_loses_no_line(place: Place, tail: Tai
     assert found == ["second", "third, longer than all that was there before"]
 
 
+@pytest.mark.parametrize("is_restarted", [False, True])
+def test_a_folder_that_comes_back_brings_no_line_again(
+    is_restarted: bool, tmp_path: pathlib.Path
+) -> None:
+    """An unmounted disk, away for longer than a rotated file is kept open."""
+    folder, away = tmp_path / "logs", tmp_path / "away"
+    folder.mkdir()
+    place = Place(folder)
+    place.places = tmp_path / "places.json"
+    place.write("a", "b")
+    tail = Tail(place, rotated_s=0.0)
+    try:
+        assert tail.all() == ["a", "b"]
+        folder.rename(away)
+        if is_restarted:
+            tail.tailer.close()
+            tail = Tail(place, rotated_s=0.0)
+        for _ in range(3):
+            tail.look()
+            assert tail.all() == []
+        assert tail.tailer.trouble is not None
+        with (away / "app.log").open("a") as file:
+            file.write("c\n")
+        away.rename(folder)
+        for line in ("c", "d"):
+            tail.look()
+            assert tail.all() == [line]
+            place.write("d")
+        tail.look()
+        assert tail.all() == ["d"]
+        assert tail.tailer.trouble is None
+    finally:
+        tail.tailer.close()
+
+
+def test_another_file_in_the_folder_that_comes_back_is_read_from_its_beginning(
+    tmp_path: pathlib.Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = tmp_path / "logs"
+    folder.mkdir()
+    place = Place(folder)
+    place.places = tmp_path / "places.json"
+    place.write("a", "b")
+    first = Tail(place)
+    assert first.all() == ["a", "b"]
+    folder.rename(tmp_path / "away")
+    first.tailer.close()
+    tail = Tail(place)
+    try:
+        assert tail.all() == []
+        folder.mkdir()
+        place.write("x", "y", "z")
+        tail.look()
+        assert tail.all() == ["x", "y", "z"]
+        assert "The rest of a file was not found" in caplog.text
+    finally:
+        tail.tailer.close()
+
+
+def test_a_file_that_gets_its_name_back_brings_no_line_again(place: Place) -> None:
+    place.write("a")
+    other = place.file.with_name("app.log.old")
+    tail = Tail(place, rotated_s=0.0)
+    try:
+        assert tail.all() == ["a"]
+        place.file.rename(other)
+        tail.look()
+        assert tail.all() == []
+        other.rename(place.file)
+        for _ in range(3):
+            tail.look()
+            assert tail.all() == []
+        place.write("b")
+        assert tail.all() == ["b"]
+    finally:
+        tail.tailer.close()
+
+
 def test_rotations_while_nothing_reads_are_caught_up_in_order(place: Place) -> None:
     place.write(0, 1)
     first = Tail(place)
