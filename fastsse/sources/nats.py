@@ -210,6 +210,8 @@ class JetStreamSource:
             return Batch()
         except (nats.errors.Error, OSError) as error:
             raise SourceAway(text_of(error)) from None
+        if not found:
+            return Batch()  # The server ended in between.
         self.backlog = found[-1].metadata.num_pending
         made_ms = found[0].metadata.timestamp.timestamp() * 1000
         age_ms = max(0, int(time.time() * 1000 - made_ms))
