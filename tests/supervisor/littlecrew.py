@@ -4,7 +4,9 @@ Each child writes a line when it starts, when it gets the order to drain and whe
 `start 0 3 4711`, `ordered 0 3 drain`, `end 0 3 drain` (slot, number, process or order). The
 environment says what goes wrong: FAIL_AT_START=slot, FAIL_FROM=number (no child from this number
 on can start), DIE_SOON=slot (all but its first), SLOW=seconds (to drain), BAD=path (a reload is
-refused while there is such a file), HUNG=seconds (of silence after which a child is killed).
+refused while there is such a file), HUNG=seconds (of silence after which a child is killed),
+POSTS=yes (a reload has something that children take over, and replaces none), DIES=slot (its first
+child ends when it is to take something over).
 """
 
 import os
@@ -23,7 +25,7 @@ from fastsse.supervisor.family import Plan
 from fastsse.supervisor.forking import Closable
 from fastsse.supervisor.notify import Notifier
 from fastsse.supervisor.pidfile import PidFile
-from fastsse.supervisor.process_link import ALIVE, FAILED, READY, ProcessLink
+from fastsse.supervisor.process_link import ALIVE, APPLIED, APPLY, FAILED, READY, ProcessLink
 from fastsse.supervisor.reloadsocket import ReloadSocket
 from fastsse.supervisor.supervisor import StartError, Supervisor
 
@@ -58,7 +60,12 @@ class LittleCrew:
         while True:
             select.select([link], [], [])
             packet = link.receive()
-            if packet is not None or not link.is_open:
+            if packet is not None and packet.word == APPLY:
+                if os.environ.get("DIES") == str(slot) and number < 3:
+                    return 4
+                say("applied", slot, number)
+                link.say(APPLIED)
+            elif packet is not None or not link.is_open:
                 word = packet.word if packet else "orphan"
                 if word != "end":
                     say("ordered", slot, number, word)
@@ -72,6 +79,8 @@ class LittleCrew:
     def reload(self) -> Plan:
         if os.path.exists(os.environ.get("BAD", "/nonexistent")):
             raise FastsseError("port = no must be a number.")
+        if os.environ.get("POSTS"):
+            return Plan("", is_posted=True, replaces=False)
         return Plan("port needs a restart.")
 
     def revert(self) -> bool:

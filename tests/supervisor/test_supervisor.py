@@ -135,6 +135,25 @@ async def test_reload_replaces_one_worker_after_another(begin) -> None:
         assert lines.index(["start", slot, new]) < lines.index(["end", slot, old])
 
 
+async def test_reload_that_all_can_take_over_replaces_no_worker(begin) -> None:
+    little = await begin(2, POSTS="yes")
+    await little.line("serving")
+    little.signal(signal.SIGHUP)
+    assert " ".join(await little.line("reloaded")) == "reloaded True Reloaded."
+    assert sorted(line[1] for line in little.lines if line[0] == "applied") == ["0", "1"]
+    assert len([line for line in little.lines if line[0] == "start"]) == 2
+
+
+async def test_a_child_that_dies_while_it_takes_over_holds_no_reload(begin) -> None:
+    little = await begin(2, POSTS="yes", DIES="1")
+    await little.line("serving")
+    little.signal(signal.SIGHUP)
+    assert " ".join(await little.line("reloaded")) == "reloaded True Reloaded."
+    await little.line("start", 1, 2)  # In its place.
+    little.signal(signal.SIGHUP)
+    assert " ".join(await little.line("reloaded")) == "reloaded True Reloaded."
+
+
 async def test_reload_that_no_worker_can_start_with_is_given_up(begin) -> None:
     little = await begin(3, FAIL_FROM="4")
     await little.line("serving")
