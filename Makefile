@@ -141,6 +141,9 @@ jaeger:  ## build a Jaeger (without its pages) for tests/deploy/test_collector.p
 	cd build/jaeger && go get -tool github.com/jaegertracing/jaeger/cmd/jaeger@v1.76.0 && \
 	  go build -o jaeger github.com/jaegertracing/jaeger/cmd/jaeger
 
+mutants: $(VENV)/.test-installed  ## change one thing at a time and list what no test notices (ARGS=fastsse/auth/claims.py)
+	$(BIN)/python -m tests.mutants $(ARGS)
+
 audit: $(VENV)/.audit-installed  ## known faults of dependencies, risky code, risky workflows
 	$(BIN)/bandit -q -c pyproject.toml -r fastsse -ll -ii
 	$(BIN)/zizmor --offline -q .github
@@ -221,6 +224,10 @@ $(VENV)/.peers-installed: $(VENV)/.installed
 	$(INSTALL) 'fastsse[peers]'
 	$(NPM_INSTALL) --prefix $(VENV)/peers-node --no-save better-sse@0.16
 	@touch $@
+
+.PHONY: conformance mutants
+conformance: $(VENV)/.test-all-installed $(VENV)/.peers-installed  ## the whole conformance suite on every hub that is here, 15 minutes (ARGS="nchan pushpin")
+	$(BIN)/python -m tests.conformance.publish $(ARGS)
 
 bench-peers: $(VENV)/.peers-installed  ## the same cases on what one would pick instead (ARGS="nchan gin" for some)
 	$(BIN)/python -m bench.peers $(ARGS)

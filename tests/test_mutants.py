@@ -5,7 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests import mutants
+from tests.mutants.changes import changes
+from tests.mutants.forks import ROOT
 
 _SOURCE = """
 LIMIT = 5
@@ -20,7 +21,7 @@ def limited(value: int) -> int:
 
 def test_each_change_is_one_thing_in_a_function() -> None:
     tree = ast.parse(_SOURCE)
-    found = {(ast.unparse(node), ast.unparse(other)) for node, other in mutants.changes(tree)}
+    found = {(ast.unparse(change.node), ast.unparse(change.other)) for change in changes(tree)}
     assert found == {
         ("value > LIMIT", "value >= LIMIT"),
         ("value > LIMIT and (not value % 2)", "value > LIMIT or not value % 2"),
@@ -44,7 +45,7 @@ def mutants_of(test: str, folder: Path) -> "subprocess.CompletedProcess[str]":
     path.write_text(f"from fastsse.units import parse_duration_s\ndef test_it():\n    {test}\n")
     words = ["-m", "tests.mutants", "fastsse/units.py", path, "--most", "3"]
     return subprocess.run(
-        [sys.executable, *words], cwd=mutants.ROOT, capture_output=True, text=True, check=False
+        [sys.executable, *words], cwd=ROOT, capture_output=True, text=True, check=False
     )
 
 

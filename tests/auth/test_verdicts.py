@@ -1,11 +1,14 @@
 """How long what a guard said of a token holds, and what makes it an operator's."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from fastsse.auth.guard import Guard, make_guard
+from fastsse.auth.claims import Expected
+from fastsse.auth.guard import Guard, Pending, check_key_set_file, make_guard
 from fastsse.auth.revocations import Revocation
+from fastsse.auth.verifier import KeyRing, Verifier
 from fastsse.config import Config, ConfigError
 from fastsse.errors import Unauthorised
 from tests.auth.conftest import control, guard_of, verifier_of
@@ -197,3 +200,62 @@ def test_names_have_at_most_as_many_characters_as_is_said() -> None:
 def test_a_key_set_that_can_not_be_read_is_an_error_of_its_option(url: str) -> None:
     with pytest.raises(ConfigError, match="jwks_url"):
         guard_of(jwks_url=url)
+
+
+class KeySetThatCloses:
+    generation = 0
+    closed = False
+
+    def find(self, algorithm: str, kid: str | None) -> list[Any]:
+        return []
+
+    def look_again(self, token: bytes) -> bool:
+        return False
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def test_closing_a_guard_cancels_the_fetches_of_its_key_set() -> None:
+    key_set = KeySetThatCloses()
+    verifier = Verifier({"publish": KeyRing([], key_set, ["RS256"])}, Expected())
+    Guard(Config(jwt_key=SECRET), verifier, control()).close()
+    assert key_set.closed
+
+
+def test_a_key_set_file_is_checked_and_an_address_is_not_asked(tmp_path: Path) -> None:
+    path = tmp_path / "keys.json"
+    path.write_text('{"keys": 1}')
+    with pytest.raises(ConfigError, match="jwks_url"):
+        check_key_set_file(Config(jwks_url=str(path)))
+    path.write_text('{"keys": []}')
+    check_key_set_file(Config(jwks_url=str(path)))
+    check_key_set_file(Config(jwks_url="https://127.0.0.1:1/keys"))
+    check_key_set_file(Config(jwt_key=SECRET))
+
+
+def test_a_key_file_that_was_spoiled_since_the_options_were_read_is_an_error(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "key"
+    path.write_text(SECRET)
+    config = Config(jwt_key=str(path))
+    path.write_text("short")
+    with pytest.raises(ConfigError, match="jwt_key"):
+        make_guard(config, control())
+
+
+def test_a_ticket_is_opened_after_the_revocations_are_known() -> None:
+    node = Node()
+    rights = node.one.subscriber(bearer(mint({**claims(), "jti": "7"})), ())
+    ticket = got(node.one.tickets.issue, rights)
+    learned: list[Any] = []
+    node.other.revocations.known = False
+    node.other.revocations.learn = learned.append  # type: ignore[method-assign]
+    with pytest.raises(Pending) as caught:
+        node.other.subscriber({}, [("ticket", ticket)])
+    outcomes: list[Any] = []
+    caught.value.wait(outcomes.append)
+    assert outcomes == [], "it waits for the revocations"
+    learned[0](None)
+    assert len(outcomes) == 1
