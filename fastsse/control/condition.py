@@ -34,7 +34,6 @@ _ENDINGS: Final = {
     "expired": "expired: POST /renew when fastsse.expiring comes.",
     "revoked": "revoked: POST /revoke, or a subject that is barred.",
     "kicked": "kicked: an operator; the audit log says who.",
-    "timeout": "timeout: the peer acknowledged nothing for user_timeout.",
     "client_data": "client_data: the client sent something after its request.",
 }
 _REFUSED: Final = {

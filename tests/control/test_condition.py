@@ -40,6 +40,9 @@ FINDINGS: list[tuple[dict[str, int], str, str, str, dict[str, int]]] = [
     ({"blocked": 1}, "slow clients", NOTE, "--blocked", {"blocked": 0}),
     ({"closed_lagged": 1}, "slow clients", NOTE, "--blocked", {"closed_reset": 1}),
     ({"closed_no_pong": 1}, "silent pages", NOTE, "doctor --url", {"closed_timeout": 1}),
+    ({"closed_expired": 1}, "endings", NOTE, "/renew", {"closed_client_closed": 1}),
+    ({"closed_client_data": 1}, "endings", NOTE, "after its request", {"closed_drained": 1}),
+    ({"repeated_resumes": 1}, "loop", NOTE, "max_event", {"repeated_resumes": 0}),
     ({"loop_lag_us": 600_000}, "late", NOTE, "workers", {"loop_lag_us": 400_000}),
     ({"sender_lag_us": 600_000}, "late", NOTE, "workers", {"sender_lag_us": 400_000}),
     (
