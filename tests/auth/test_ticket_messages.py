@@ -155,3 +155,15 @@ def test_what_is_stored_under_a_name_stays_until_its_end() -> None:
     assert got(store.put, b"name", b"first", 1000) is True
     assert got(store.put, b"name", b"second", 1000) is False
     assert got(store.get, b"name") == b"first"
+
+
+def test_what_is_renewed_stays_longer_and_what_is_gone_is_not_renewed() -> None:
+    now_s = NOW_S
+    store = TicketStore(MemoryControlStore(), lambda: now_s)
+    assert got(store.renew, b"name", 1000) is False
+    got(store.put, b"name", b"value", 1000)
+    assert got(store.renew, b"name", 3000) is True
+    now_s += 2
+    assert got(store.get, b"name") == b"value"
+    now_s += 1
+    assert got(store.get, b"name") is None, "it ends at its time"
