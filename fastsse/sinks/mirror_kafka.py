@@ -78,9 +78,11 @@ class KafkaTarget:
         for index, error in enumerate(errors):
             if error is None:
                 continue
-            if error == "" or error.retriable() or error.fatal() or error.name() in _AWAY:
-                why = self._error_text if error == "" else f"{error.str()} ({error.name()})"
-                raise SourceAway(why or "the broker does not answer")
+            # The library's errors can't be compared with text.
+            if isinstance(error, str):
+                raise SourceAway(self._error_text or "the broker does not answer")
+            if error.retriable() or error.fatal() or error.name() in _AWAY:
+                raise SourceAway(f"{error.str()} ({error.name()})")
             refused.append((index, error.str()))
         self._error_text = None
         return refused
