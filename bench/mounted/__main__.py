@@ -26,12 +26,12 @@ from fastsse.swarm import Crew
 _TOPIC = "news"
 _EVENTS = f"/events?topic={_TOPIC}"
 _HEAD = "GET {} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
-_STREAMS, _SECONDS = 500, 4
+_STREAMS, _SECONDS = 500, 3
 # Events a second. A server with a task for each stream carries fewer, and its figure does not
 # depend on them; native ones need many, because CPU is counted in steps of 10 ms.
-_NATIVE_RATE, _TASK_RATE = 80, 10
+_NATIVE_RATE, _TASK_RATE = 80, 5
 _OPENED, _FEW, _IDLE = 2_000, 500, 4_000
-_SETTLE_S = 2
+_SETTLE_S = 1
 # Names of figures, with their digits.
 DELIVERY, OPENED, REQUEST, IDLE = (
     "µs CPU a delivery",
