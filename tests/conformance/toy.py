@@ -321,9 +321,12 @@ class Toy:
                 return
             subscriber.is_over = True
             return
-        if self._is("mixes") and subscriber.waiting:
-            last = subscriber.waiting.pop()
-            subscriber.waiting += _mixed(last, frame)
+        if self._is("mixes") and frame.count(b"\n") > 100:
+            # The lines of two long frames in turn.
+            if subscriber.held:
+                subscriber.waiting.append(_mixed(subscriber.held.pop(), frame))
+            else:
+                subscriber.held.append(frame)
         # The fifth of a topic's streams gets every two events in another order. Streams of clients
         # that left may still be there, so topics of other checks stay as they are.
         elif self._is("unordered") and subscriber.number > 4 and "order" in subscriber.topics[0]:
@@ -505,12 +508,10 @@ def _chunk(data: bytes, is_chunked: bool) -> bytes:
     return b"%x\r\n%b\r\n" % (len(data), data) if is_chunked else data
 
 
-def _mixed(first: bytes, second: bytes) -> list[bytes]:
-    """Two frames of many lines with their lines in turn; others as they are."""
-    lines = first.split(b"\n"), second.split(b"\n")
-    if min(map(len, lines)) < 100:
-        return [first, second]
-    return [b"\n".join(line for pair in zip(*lines, strict=False) for line in pair)]
+def _mixed(first: bytes, second: bytes) -> bytes:
+    """Two frames with their lines in turn."""
+    pairs = zip(first.split(b"\n"), second.split(b"\n"), strict=False)
+    return b"\n".join(line for pair in pairs for line in pair)
 
 
 def _has_left(connection: socket.socket) -> bool:
