@@ -31,6 +31,9 @@ WAIT_S: Final = 0.5
 CLOSE_S: Final = 1.0
 PROBE_S: Final = 1.0
 PROBE_EACH_S: Final = 2.0
+# Commits are at least so far apart: one for each batch would keep a broker busy that brings few
+# messages a batch.
+COMMIT_EACH_S: Final = 0.2
 ASK_S: Final = 10.0
 # A UUID of zeros.
 _NO_ID: Final = "A" * 22
@@ -63,6 +66,9 @@ class KafkaSource:
         # Where the group continues in partitions that were assigned, until a message of them comes.
         self._committed: dict[tuple[str, int], int] = {}
         self._topic_ids: dict[str, str] = {}
+        # Where the group shall continue, which was not sent yet.
+        self._uncommitted: dict[tuple[str, int], Any] = {}
+        self._commit_at_s = 0.0
         self.rebalances = 0
         self.backlog: int | None = None
 
@@ -88,9 +94,9 @@ class KafkaSource:
             raise SourceAway(reason_of(error)) from None
 
     async def acknowledge(self, batch: Batch) -> None:
-        """As Source. The commit is sent without waiting for its answer: one that is lost is part of
-        the next one, and at the end all are waited for."""
-        await self._call(self._commit, batch.places)
+        """As Source. Commits are sent some times a second, without waiting for their answers: one
+        that is lost is part of the next one, and at the end all are waited for."""
+        await self._call(self._note_places, batch.places)
 
     async def idle(self) -> None:
         """As Source. Keeps the membership in the group without reading."""
@@ -110,7 +116,7 @@ class KafkaSource:
         if thread is None:
             return
         if consumer is not None:
-            closing = asyncio.get_running_loop().run_in_executor(thread, _closed, consumer)
+            closing = asyncio.get_running_loop().run_in_executor(thread, self._leave, consumer)
             await asyncio.wait((closing,), timeout=CLOSE_S)
         thread.shutdown(wait=False)
 
@@ -161,13 +167,14 @@ class KafkaSource:
             list(self._rule.topics),
             on_assign=self._on_assign,
             on_revoke=self._on_revoke,
-            on_lost=self._on_revoke,
+            on_lost=self._on_lost,
         )
 
     def _read(self) -> Batch:
         self._wake()
         first = self._consumer.poll(WAIT_S)
         if first is None:
+            self._commit_if_due(self._consumer)
             self._probe()
             return Batch()
         # `consume` alone would wait until the batch is full.
@@ -255,14 +262,34 @@ class KafkaSource:
             unread += max(0, high - place.offset)
         return unread
 
-    def _commit(self, places: Any) -> None:
+    def _note_places(self, places: Any) -> None:
+        for place in places:
+            self._uncommitted[place.topic, place.partition] = place
+        self._commit_if_due(self._consumer)
+
+    def _commit_if_due(self, consumer: Any) -> None:
+        if time.monotonic() >= self._commit_at_s:
+            self._commit(consumer)
+
+    def _commit(self, consumer: Any) -> None:
+        places = list(self._uncommitted.values())
+        if not places:
+            return
+        self._uncommitted.clear()
+        self._commit_at_s = time.monotonic() + COMMIT_EACH_S
         try:
-            self._consumer.commit(offsets=places, asynchronous=True)
+            consumer.commit(offsets=places, asynchronous=True)
         except self._kafka.KafkaException as error:
             log.warning("Offsets can't be committed.", source=self._rule.name, why=reason_of(error))
 
+    def _leave(self, consumer: Any) -> None:
+        """Leaves the group, and waits for commits."""
+        self._commit(consumer)
+        consumer.close()
+
     def _poll_idle(self) -> None:
         self._is_idle = True
+        self._commit_if_due(self._consumer)
         # Every time, because partitions may have been assigned since.
         self._consumer.pause(self._consumer.assignment())
         message = self._consumer.poll(0)
@@ -317,11 +344,17 @@ class KafkaSource:
 
     def _on_revoke(self, consumer: Any, partitions: Sequence[Any]) -> None:
         # Called within a poll, so no batch is under way. Commits that were sent are answered first.
+        self._commit(consumer)
         log.info(
             "Partitions of a source were revoked.",
             source=self._rule.name,
             partitions=len(partitions),
         )
+
+    def _on_lost(self, consumer: Any, partitions: Sequence[Any]) -> None:
+        """As a revocation, but others may have the partitions already: nothing is committed."""
+        self._uncommitted.clear()
+        self._on_revoke(consumer, partitions)
 
     def _on_error(self, error: Any) -> None:
         """Errors that belong to no message; the client retries by itself."""
@@ -332,8 +365,3 @@ class KafkaSource:
     def _on_commit(self, error: Any, partitions: Sequence[Any]) -> None:
         if error is not None:
             log.warning("Offsets can't be committed.", source=self._rule.name, why=error.str())
-
-
-def _closed(consumer: Any) -> None:
-    """Leaves the group and waits for commits."""
-    consumer.close()

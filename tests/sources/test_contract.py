@@ -72,18 +72,20 @@ def system(request: pytest.FixtureRequest, tmp_path: pathlib.Path) -> Iterator[S
 @asynccontextmanager
 async def reading(given: dict[str, Any], log: Log) -> AsyncIterator[Sources]:
     """One source; it ends with the block."""
+    others = set(threading.enumerate())
     sources = Sources(Config(sources=[given]), log.publish)
     sources.begin()
     try:
         yield sources
     finally:
         await sources.close()
-        await asyncio.to_thread(_join_clients)
+        await asyncio.to_thread(_join_clients, others)
 
 
-def _join_clients() -> None:
-    """Returns when clients of Kafka that were left behind after a second have closed, too."""
-    for thread in threading.enumerate():
+def _join_clients(others: set[threading.Thread]) -> None:
+    """Returns when clients of Kafka that were left behind after a second have closed, too; but not
+    those of sources that are still there."""
+    for thread in set(threading.enumerate()) - others:
         if thread.name.startswith("kafka-"):
             thread.join(60)
 
