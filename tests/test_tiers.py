@@ -89,7 +89,7 @@ def test_the_core_imports_only_packages_of_its_extra() -> None:
 
 
 def test_test_all_installs_what_its_tests_need() -> None:
-    """A part whose packages no extra names is left out everywhere, and nobody notices."""
+    """A part whose packages no extra names would be left out everywhere."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
     own = re.fullmatch(r"fastsse\[(.+)\]", extras["test-all"][0])
