@@ -34,6 +34,12 @@ class Little:
                 if line[: len(begin)] == begin:
                     return line
 
+    async def has(self, *words: object) -> None:
+        """Returns when a line begins so, one that came before or the next."""
+        begin = [str(word) for word in words]
+        if all(line[: len(begin)] != begin for line in self.lines):
+            await self.line(*words)
+
     def pid_of(self, number: int) -> int:
         """The process that a started child is."""
         return next(int(line[3]) for line in self.lines if line[0::2][:2] == ["start", str(number)])
