@@ -64,7 +64,7 @@ class LittleCrew:
                 if os.environ.get("DIES") == str(slot) and number < 3:
                     return 4
                 say("applied", slot, number)
-                link.say(APPLIED)
+                link.send(APPLIED)
             elif packet is not None or not link.is_open:
                 word = packet.word if packet else "orphan"
                 if word != "end":

@@ -141,6 +141,8 @@ async def test_reload_that_all_can_take_over_replaces_no_worker(begin) -> None:
     little.signal(signal.SIGHUP)
     assert " ".join(await little.line("reloaded")) == "reloaded True Reloaded."
     assert sorted(line[1] for line in little.lines if line[0] == "applied") == ["0", "1"]
+    little.signal(signal.SIGTERM)
+    assert await little.ended() == 0
     assert len([line for line in little.lines if line[0] == "start"]) == 2
 
 
@@ -152,6 +154,9 @@ async def test_a_child_that_dies_while_it_takes_over_holds_no_reload(begin) -> N
     await little.has("start", 1, 2)  # In its place; its line may come before that of the reload.
     little.signal(signal.SIGHUP)
     assert " ".join(await little.line("reloaded")) == "reloaded True Reloaded."
+    little.signal(signal.SIGTERM)
+    assert await little.ended() == 0
+    assert [line[2] for line in little.lines if line[:2] == ["start", "0"]] == ["0"]
 
 
 async def test_reload_that_no_worker_can_start_with_is_given_up(begin) -> None:
