@@ -1,8 +1,8 @@
 """Patterns of stream paths."""
 
-import time
-
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from fastsse.errors import BadRequest
 from fastsse.wakes.globs import compile_glob
@@ -32,10 +32,50 @@ def test_a_pattern_that_can_not_be_is_refused(pattern: object) -> None:
         compile_glob(pattern)
 
 
-@pytest.mark.parametrize("pattern", ["**/*a*/**/b", "*a*a*a*a*a*", "**/**/**"])
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        *("**/*a*/**/b", "*a*a*a*a*a*", "**/**/**", "**/**/**/x", "a*a*a*a*a*a*b"),
+        *("**/a/**/a/**/b", "**/*a*b/*a*c", "**/" + "a/" * 120 + "b"),
+    ],
+)
 def test_no_pattern_is_slow(pattern: str) -> None:
     glob = compile_glob(pattern)
-    began_s = time.process_time()
-    for path in ("a/" * 500 + "c", "a" * 1000):
+    # Clients choose both. With choices that are taken back, some of these take years.
+    for path in ("a/" * 500 + "c", "a" * 1000, ("a" * 30 + "/") * 33 + "a"):
         glob.fullmatch(path)
-    assert time.process_time() - began_s < 30
+
+
+def _matches(pattern: list[str], path: list[str]) -> bool:
+    """What a pattern means, segment by segment."""
+    if not pattern:
+        return not path
+    first, *rest = pattern
+    if first == "**":
+        return any(all(path[:n]) and _matches(rest, path[n:]) for n in range(len(path) + 1))
+    return bool(path) and _segment(first, path[0]) and _matches(rest, path[1:])
+
+
+def _segment(pattern: str, text: str) -> bool:
+    return bool(text) if pattern == "*" else _part(pattern, text)
+
+
+def _part(pattern: str, text: str) -> bool:
+    if not pattern:
+        return not text
+    if pattern[0] == "*":
+        return any(_part(pattern[1:], text[n:]) for n in range(len(text) + 1))
+    return text[:1] == pattern[0] and _part(pattern[1:], text[1:])
+
+
+_PATHS = st.text("aab/", min_size=1, max_size=9)
+
+
+@given(st.text("ab/*", min_size=1, max_size=9), st.lists(_PATHS, max_size=8))
+def test_a_pattern_matches_what_it_means(pattern: str, paths: list[str]) -> None:
+    try:
+        glob = compile_glob(pattern)
+    except BadRequest:
+        return
+    wanted = [path for path in paths if _matches(pattern.split("/"), path.split("/"))]
+    assert [path for path in paths if glob.fullmatch(path)] == wanted
