@@ -5,14 +5,15 @@ answer. Other publishes cost nothing. Filters are not evaluated.
 """
 
 import asyncio
-from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections import OrderedDict, deque
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from fastsse.control.gather import GatherClient, Gathered
 from fastsse.errors import FastsseError
 from fastsse.hub import Hub
 from fastsse.hub.channels import Channel
+from fastsse.hub.time_budget import TimeBudget
 from fastsse.selectors import compile_selector
 from fastsse.subscriptions import ANY
 
@@ -21,7 +22,10 @@ __all__ = ["Reached", "Receipts", "StreamCount"]
 #: Seconds for which an answer is used again.
 FRESH_S: Final = 1.0
 _SHARED_MAX: Final = 1_000
-_CHANNELS_A_TURN: Final = 2_000
+# So many times a template is compared with a topic, and so many channels are looked at, before
+# others have a turn.
+_LOOKS_A_STEP: Final = 256
+_CHANNELS_A_STEP: Final = 64
 _MATCHING: Final = "matching"
 _REACHED: Final = "reached"
 _WAITING_MAX: Final = 10_000
@@ -66,6 +70,9 @@ class Receipts:
         self._loop = asyncio.get_running_loop()
         #: Seconds, of a clock that only goes forward.
         self.now_s: Callable[[], float] = self._loop.time
+        # Clients decide how many channels there are, and how many templates each has.
+        self._budget = TimeBudget()
+        self._walks: deque[Iterator[None]] = deque()
         # When each answer expires, the answer, and the calls that wait for it.
         self._shared: OrderedDict[
             tuple[tuple[str, ...], bool], tuple[float, StreamCount | None, list[Counted]]
@@ -107,31 +114,54 @@ class Receipts:
         return StreamCount(here, everywhere, tuple(gathered.missing))
 
     def _count(self, question: Mapping[str, Any], reply: Reply) -> None:
-        """This worker's streams, a bounded number of channels in a turn. O(channels)."""
+        """This worker's streams, in several turns. O(selectors of all channels)."""
         self._own_node = question["own"][0]
-        names, is_private = tuple(question["topics"]), bool(question["private"])
+        self._walks.append(self._walk(question["topics"], bool(question["private"]), reply))
+        if len(self._walks) == 1:
+            self._go_on()
+
+    def _go_on(self) -> None:
+        self._budget.run(self._step)
+        if self._walks:
+            self._loop.call_later(max(0.0, self._budget.wait_s), self._go_on)
+
+    def _step(self) -> bool:
+        """A step of the walk whose turn it is; True: there are more."""
+        walk = self._walks.popleft()
+        if not next(walk, True):
+            self._walks.append(walk)
+        return bool(self._walks)
+
+    def _walk(self, topics: Sequence[str], is_private: bool, reply: Reply) -> Iterator[None]:
         total = 0
-
-        def turn(first: int) -> None:
-            nonlocal total
-            some, following = self._channels.some(first, _CHANNELS_A_TURN)
-            total += sum(one.streams for one in some if _matches(one, names, is_private))
-            if following is None:
-                reply(total)
-            else:
-                self._loop.call_soon(turn, following)
-
-        turn(0)
+        following: int | None = 0
+        while following is not None:
+            some, following = self._channels.some(following, _CHANNELS_A_STEP)
+            for channel in some:
+                if (yield from _matches(channel, topics, is_private)):
+                    total += channel.streams
+            yield
+        reply(total)
 
 
-def _matches(channel: Channel, names: tuple[str, ...], is_private: bool) -> bool:
-    rights = channel.rights
-    if is_private and (rights is None or not rights.covers_subscribe(names)):
+def _matches(
+    channel: Channel, topics: Sequence[str], is_private: bool
+) -> Generator[None, None, bool]:
+    """Whether streams of a channel get an event of these topics. Yields between steps."""
+    rights, selectors = channel.rights, channel.selectors
+    if is_private and (rights is None or not rights.covers_subscribe(topics)):
         return False
-    return any(
-        text == ANY or text in names or any(compile_selector(text).matches(name) for name in names)
-        for text in channel.selectors
-    )
+    if not frozenset((ANY, *topics)).isdisjoint(selectors):
+        return True
+    templates = [text for text in selectors if "{" in text]
+    a_step = max(1, _LOOKS_A_STEP // max(1, len(topics)))
+    for at in range(0, len(templates), a_step):
+        for text in templates[at : at + a_step]:
+            selector = compile_selector(text)
+            if any(map(selector.matches, topics)):
+                return True
+        yield
+    return False
 
 
 class Reached:

@@ -2,11 +2,16 @@
 
 import asyncio
 import contextlib
+import json
+from collections import Counter
 
 import httpx
 import pytest
 
+from fastsse.api import receipts
 from fastsse.client import Publisher, listen
+from fastsse.hub.time_budget import TimeBudget
+from fastsse.selectors import compile_selector
 from tests.auth.minting import SECRET, grants, mint
 from tests.http.raw import connected, get, request, until
 from tests.supervisor.conftest import serve
@@ -30,6 +35,38 @@ async def test_a_receipt_counts_each_matching_stream_once_and_no_other(ask, serv
         assert (count.node, count.cluster, count.missing) == (1, 1, ())
     for path in ("/events?topic=a", "/events?topic=a&receipt=false"):
         assert "receipt" not in (await ask("POST", path, body=b"x")).json
+
+
+async def test_a_receipt_leaves_the_loop_to_others_however_many_templates_are_open(
+    ask, server, monkeypatch
+) -> None:
+    turns, turn = Counter(), 0
+
+    def compiled(text):
+        turns[turn] += 1
+        return compile_selector(text)
+
+    async def count_turns():
+        nonlocal turn
+        while True:
+            turn += 1
+            await asyncio.sleep(0)
+
+    queries = []
+    for feed in range(3):
+        topics = json.dumps([f"{feed}/{n}/{{x}}" for n in range(1_000)]).encode()
+        answer = await ask("POST", "/feeds", "Content-Type: application/json", body=topics)
+        queries.append(f"feed={answer.json['feed']}")
+    monkeypatch.setattr(receipts, "compile_selector", compiled)
+    # One step in each turn; on a fast machine several would fit.
+    server._worker.frontend.receipts._budget = TimeBudget(share=1e6, burst_s=0)
+    async with streams_of(server, queries):
+        counting = asyncio.create_task(count_turns())
+        answer = await ask("POST", "/events?topic=2/999/a&receipt=true", body=b"x")
+        counting.cancel()
+    assert answer.json["receipt"] == {"node": 1, "cluster": 1}
+    assert turns.total() >= 1_000
+    assert max(turns.values()) <= 256
 
 
 @contextlib.asynccontextmanager
