@@ -323,8 +323,10 @@ class Revocations:
         self._control.notify(SUBJECT, revocation.name.encode())
 
     def _add(self, revocation: Revocation) -> None:
+        if revocation.expires <= self._now_s():
+            return
         place = self._place(revocation)
-        if revocation.expires <= self._now_s() or revocation in place:
+        if revocation in place:
             return
         place[:] = [one for one in place if not _outdoes(revocation, one)]
         place.append(revocation)

@@ -14,6 +14,8 @@ __all__ = ["TicketStore"]
 ENTRIES_MAX: Final = 300_000
 ENTRIES_BYTES_MAX: Final = 128 * 1024 * 1024
 _END_BYTES: Final = 8
+# Ends without an entry, in addition to one for each entry, before they are removed.
+_ENDS_KEPT: Final = 1_000
 
 
 class TicketStore:
@@ -100,6 +102,10 @@ class TicketStore:
         self._entries[name] = end_ms, size
         self._bytes += size
         heapq.heappush(self._ends, (end_ms, name))
+        # Each open of a ticket changes the end of an entry, and its earlier end stays in the heap.
+        if len(self._ends) > _ENDS_KEPT + 2 * len(self._entries):
+            self._ends = [(end_ms, name) for name, (end_ms, _) in self._entries.items()]
+            heapq.heapify(self._ends)
 
     def _drop(self, name: str) -> None:
         self._bytes -= self._entries.pop(name)[1]

@@ -192,3 +192,12 @@ def test_only_a_publisher_of_the_reserved_topic_may_revoke() -> None:
 def test_a_revocation_without_streams_costs_nothing() -> None:
     revocations = Revocations(LocalControlClient(SERVICES, lambda events, done: done(True)))
     assert not revocations.covers(Rights(subject="me", token_id="7"))
+
+
+def test_a_revocation_of_tokens_that_have_ended_takes_no_memory() -> None:
+    node = Node()
+    for number in range(10):
+        got(node.one.revocations.revoke, Revocation(str(number), None, None, node.clock() - 1))
+        got(node.one.revocations.revoke, Revocation(None, str(number), None, node.clock() - 1))
+    assert not node.one.revocations._by_token
+    assert not node.one.revocations._by_subject

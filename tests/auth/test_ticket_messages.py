@@ -1,5 +1,6 @@
 """What is stored of a ticket and for how long, and what a worker says of each answer."""
 
+import tracemalloc
 from collections.abc import Callable
 from typing import Any
 
@@ -167,3 +168,15 @@ def test_what_is_renewed_stays_longer_and_what_is_gone_is_not_renewed() -> None:
     assert got(store.get, b"name") == b"value"
     now_s += 1
     assert got(store.get, b"name") is None, "it ends at its time"
+
+
+def test_a_ticket_that_is_opened_again_and_again_takes_no_more_memory() -> None:
+    store = TicketStore(MemoryControlStore(), lambda: NOW_S)
+    tracemalloc.start()
+    try:
+        for number in range(50_000):
+            got(store.exchange, b"stream", b"%d" % number, 86_400_000)
+        assert tracemalloc.get_traced_memory()[0] < 1 << 20
+    finally:
+        tracemalloc.stop()
+    assert got(store.get, b"stream") == b"49999"
