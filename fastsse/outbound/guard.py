@@ -14,8 +14,14 @@ __all__ = ["AddressGuard", "AddressRefused", "Network"]
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
-# IPv4 addresses inside IPv6 ones, which a translator of the network unpacks (RFC 6052, RFC 8215).
-_NAT64: Final = tuple(map(ipaddress.IPv6Network, ("64:ff9b::/96", "64:ff9b:1::/48")))
+# IPv4 addresses inside IPv6 ones, which a translator of the network unpacks (RFC 6052). The
+# prefixes that a network chooses itself (RFC 8215) are not public.
+_NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")
+_IPV4_MAPPED: Final = ipaddress.IPv6Network("::ffff:0:0/96")
+# The only space that has public addresses (RFC 4291 §2.4), and its part for documentation
+# (RFC 9637), which Python does not know yet.
+_GLOBAL_UNICAST: Final = ipaddress.IPv6Network("2000::/3")
+_DOCUMENTATION: Final = ipaddress.IPv6Network("3fff::/20")
 
 
 class AddressRefused(Exception):
@@ -56,6 +62,12 @@ class AddressGuard:
 
 
 def _is_public(address: Address) -> bool:
+    if isinstance(address, ipaddress.IPv6Address):
+        spaces = (_GLOBAL_UNICAST, _NAT64, _IPV4_MAPPED)
+        if address in _DOCUMENTATION or not any(address in space for space in spaces):
+            return False
+        if address in _IPV4_MAPPED:
+            return True  # Its IPv4 address is looked at.
     return address.is_global and not address.is_multicast
 
 
@@ -66,9 +78,6 @@ def _inside(address: Address) -> list[Address]:
     found: list[Address | None] = [address.ipv4_mapped, address.sixtofour]
     if address.teredo is not None:
         found += address.teredo
-    if any(address in network for network in _NAT64):
+    if address in _NAT64:
         found.append(ipaddress.IPv4Address(int(address) & 0xFFFFFFFF))
-    # ::a.b.c.d, which is deprecated; ::1 is not public itself.
-    if int(address) >> 32 == 0:
-        found.append(ipaddress.IPv4Address(int(address)))
     return [one for one in found if one is not None]

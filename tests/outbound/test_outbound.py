@@ -69,14 +69,20 @@ def answer(status: int, body: bytes = b"", *lines: str) -> bytes:
         *("::1", "::", "fe80::1", "fe80::1%eth0", "fc00::1", "fd00:ec2::254", "ff02::1"),
         *("::ffff:127.0.0.1", "::ffff:10.0.0.1", "64:ff9b::7f00:1", "64:ff9b::a00:1"),
         *("2002:7f00:1::", "::127.0.0.1", "2001:db8::1", "2001:0:7f00:1::", "not an address", ""),
+        # Of the site, of a translator of the network, and not given out.
+        *("fec0::1", "64:ff9b:1::a", "64:ff9b:1:a00:0:100::", "::ffff:0:8.8.8.8", "::8.8.8.8"),
+        *("3fff::1", "5f00::1", "4000::1"),
     ],
 )
 def test_addresses_of_the_own_network_are_refused(address: str) -> None:
     assert not AddressGuard().allows(address)
 
 
+_PUBLIC = ("8.8.8.8", "2606:4700::1111", "::ffff:8.8.8.8", "64:ff9b::808:808")
+
+
 def test_public_and_allowed_addresses_are_reached() -> None:
-    assert all(map(AddressGuard().allows, ("8.8.8.8", "2606:4700::1111", "::ffff:8.8.8.8")))
+    assert all(map(AddressGuard().allows, _PUBLIC))
     guard = AddressGuard([ipaddress.ip_network("10.0.0.0/8"), ipaddress.ip_network("::1/128")])
     assert guard.allows("10.9.9.9")
     assert guard.allows("::1")
