@@ -147,7 +147,7 @@ PARTS: Final[dict[str, Part | None]] = {
             f"{_PID_FILE}[missing/pid]",
             f"{_PID_FILE}[where2]",
             "tests/testing/test_plugin.py::test_pytest_finds_the_fixture_in_each_mode[auto]",
-            "tests/doctor/test_why.py::test_a_proxy_in_the_way[a head that is held back]",
+            "tests/doctor/test_why_proxies.py::test_a_proxy_in_the_way[a head that is held back]",
             "tests/backbone/test_sqlite_killed.py"
             "::test_what_a_killed_process_acknowledged_is_stored[received]",
             "tests/supervisor/test_notify.py::test_service_tells_its_whole_life[1]",
@@ -207,6 +207,7 @@ _ON_BOTH_LOOPS: Final = (
     "tests/streams/",
     "tests/http/test_strictness.py",
     "tests/http/test_intake.py",
+    "tests/http/test_intake_judged.py",
     "tests/http/test_program.py",
 )
 _SECOND_LOOP: Final = Part("full", "asyncio's own loop; uvloop, and HTTP on both, are in the core")

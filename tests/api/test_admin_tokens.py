@@ -9,7 +9,7 @@ import pytest
 
 from fastsse.config import Config, ConfigError
 from fastsse.server import Server
-from tests.api.test_admin import HTML, PASSWORD, operator
+from tests.api.operators import HTML, PASSWORD, operator
 from tests.auth.minting import mint, public_pem, rsa_key
 from tests.http.conftest import Start
 from tests.mercure.client import KEY, ask

@@ -3,55 +3,21 @@
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 
 import jwt
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from fastsse.api import publish_stream
-from fastsse.api.body_events import EventStreamEvents, Template
-from tests.eventstream import parse
-from tests.http.raw import Raw, Stream, connected, get, request, until
+from tests.api.streamed_bodies import END, RELAY, chunk, reading, streaming
+from tests.http.raw import Raw, connected, get, request, until
 
 LINES = "Content-Type: application/x-ndjson"
-RELAY = "Content-Type: text/event-stream"
-CHUNKED = "Transfer-Encoding: chunked"
 ANSWERED = "Accept: application/x-ndjson"
 SECRET = "a secret of the tests, which has at least 32 bytes"
 
 
-def chunk(data: bytes) -> bytes:
-    return b"%x\r\n%b\r\n" % (len(data), data)
-
-
-END = chunk(b"")
-
-
 def line(data: object, topic: str = "a", **fields: object) -> bytes:
     return json.dumps({"topic": topic, "data": data, **fields}).encode() + b"\n"
-
-
-async def begin(raw: Raw, path: str, *headers: str) -> None:
-    await raw.send(request("POST", path, CHUNKED, *headers))
-
-
-@asynccontextmanager
-async def streaming(server, path: str, *headers: str) -> AsyncIterator[Raw]:
-    async with connected(server) as raw:
-        await begin(raw, path, *headers)
-        yield raw
-
-
-@asynccontextmanager
-async def reading(server, topic: str = "a") -> AsyncIterator[Stream]:
-    async with connected(server) as raw:
-        await raw.send(get(f"/events?topic={topic}"))
-        stream = await raw.stream()
-        await stream.opening()
-        yield stream
 
 
 async def answered_lines(raw: Raw) -> list[dict]:
@@ -324,80 +290,3 @@ async def test_topics_end_with_the_body_if_asked_and_stay_open_after_an_error(
     async with connected(server) as raw:
         await raw.send(request("POST", "/events?topic=a", body=b"more"))
         assert (await raw.answer()).status == (200 if how == "bad" else 409)
-
-
-# ── Relays ────────────────────────────────────────────────────────────────────────────────────
-
-
-async def test_event_stream_is_taken_apart_into_events(server) -> None:
-    path = "/events?topic=run/1&event=token&meta=%7B%22n%22%3A1%7D"
-    async with reading(server, "run/1") as stream, streaming(server, path, RELAY) as raw:
-        await raw.send(chunk(b": hello\n\nid: 7\n\nretry: 5\r\ndata: one\r\r"))
-        event = await stream.next()
-        assert (event.data, event.type) == ("one", "token")
-        assert "-" in event.last_event_id
-        await raw.send(chunk(b"event: own\ndata: a\ndata\ndata:b\nid: 8\n") + chunk(b"\n"))
-        event = await stream.next()
-        assert (event.data, event.type) == ("a\n\nb", "own")
-        await raw.send(chunk(b"event: fastsse.gap\ndata: {}\n\ndata: cut") + END)
-        answer = await raw.answer()
-        assert answer.json["count"] == 2
-        assert answer.json["skipped"] == {"fastsse.gap": 1}
-
-
-async def test_ids_of_the_stream_become_own_ids_if_asked(server) -> None:
-    async with streaming(server, "/events?topic=a&ids=own", RELAY) as raw:
-        await raw.send(chunk(b"id: x-1\ndata: 1\n\ndata: 2\n\nid\ndata: 3\n\nid: 5-1\ndata: 4\n\n"))
-        answer = await raw.answer()
-        assert (answer.status, answer.json["field"], answer.json["count"]) == (400, "id", 3)
-        assert answer.json["first"] == "x-1"
-        assert "-" in answer.json["last"] != "x-1"
-
-
-async def test_stream_of_one_server_is_published_by_another(start) -> None:
-    """What `curl -N upstream | curl -T - downstream` does."""
-    upstream, downstream = await start(), await start()
-    async with (
-        reading(downstream) as stream,
-        connected(upstream) as source,
-        streaming(downstream, "/events?topic=a", RELAY) as raw,
-        connected(upstream) as publisher,
-    ):
-        await source.send(get("/events?topic=up"))
-        feed = await source.stream()
-        await feed.opening()
-        await raw.send(chunk(feed.body))
-        for number in range(3):
-            path = "/events?topic=up&event=tick"
-            await publisher.send(request("POST", path, body=b"%d\nmore" % number))
-            assert (await publisher.answer()).status == 200
-            before = len(feed.body)
-            await feed.next()
-            await raw.send(chunk(feed.body[before:]))
-            event = await stream.next()
-            assert (event.data, event.type) == (f"{number}\nmore", "tick")
-
-
-pieces = st.sampled_from(
-    b"data|:| |\n|\r|\r\n|event|id|x|\n\n|\xef\xbb\xbf|\xff|retry: 5\n|data: y\n|\xc3\xa9|"
-    b"data: z\n\n|: c\n|\0".split(b"|")
-)
-
-
-@given(st.lists(pieces, max_size=40), st.lists(st.integers(1, 9), min_size=1, max_size=20))
-def test_relay_sees_the_events_that_a_browser_sees(body: list[bytes], sizes: list[int]) -> None:
-    raw = b"".join(body)
-    source = EventStreamEvents(Template("a", None, None, False, None, own_ids=False), 10_000)
-    events, at, turn = [], 0, 0
-    while at < len(raw):
-        size = sizes[turn % len(sizes)]
-        events += source.read(raw[at : at + size])
-        at, turn = at + size, turn + 1
-    seen = parse(raw).events
-    if source.error is None:
-        assert len(events) == len(seen)
-    else:  # A type that is not allowed here.
-        assert "\0" in seen[len(events)].type
-    for event, message in zip(events, seen, strict=False):
-        kind = "message" if event.event is None else event.event.decode()
-        assert (event.data.decode(), kind) == (message.data, message.type)

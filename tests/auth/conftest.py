@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from fastsse.auth.guard import SERVICES, Guard, make_guard
+from fastsse.auth.jwks import FetchedKeySet
 from fastsse.auth.rights import Rights
 from fastsse.auth.verifier import Verifier
 from fastsse.config import Config
@@ -33,3 +34,20 @@ def verify() -> Callable[[bytes], Rights]:
     """Verifies a subscriber's token with the usual secret."""
     verifier = verifier_of(jwt_key=SECRET)
     return lambda raw: verifier.verify(raw, "subscribe")
+
+
+class Clock:
+    """The time of a key set, which a test moves."""
+
+    def __init__(self) -> None:
+        self.now_s = 1000.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    made = Clock()
+    monkeypatch.setattr(FetchedKeySet.__init__, "__defaults__", (0.0, made))
+    return made

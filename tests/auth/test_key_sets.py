@@ -2,8 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable
-from pathlib import Path
+from collections.abc import AsyncIterator
 from typing import Any
 
 import orjson
@@ -11,11 +10,11 @@ import pytest
 
 from fastsse.auth import jwks
 from fastsse.auth.guard import Guard, Pending, make_guard
-from fastsse.auth.jwks import FetchedKeySet, FileKeySet, read_key_set
+from fastsse.auth.jwks import FetchedKeySet
 from fastsse.auth.rights import Rights
-from fastsse.config import Config, ConfigError
+from fastsse.config import Config
 from fastsse.errors import FastsseError, Unauthorised, Unavailable
-from tests.auth.conftest import control
+from tests.auth.conftest import Clock, control
 from tests.auth.minting import (
     SECRET,
     b64,
@@ -27,6 +26,7 @@ from tests.auth.minting import (
     roca_key,
     rsa_key,
 )
+from tests.auth.named_tokens import headers, signed
 
 
 class Issuer:
@@ -73,10 +73,6 @@ async def guard(issuer: tuple[Issuer, str]) -> AsyncIterator[Guard]:
     made.close()
 
 
-def headers(raw: bytes) -> dict[bytes, bytes]:
-    return {b"authorization": b"Bearer " + raw}
-
-
 async def outcome(guard: Guard, raw: bytes) -> Rights | FastsseError | None:
     """What a request with this token comes to, waited for as a route would."""
     answered: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
@@ -87,11 +83,6 @@ async def outcome(guard: Guard, raw: bytes) -> Rights | FastsseError | None:
     except FastsseError as error:
         return error
     return await asyncio.wait_for(answered, 30)
-
-
-def signed(kid: str | None, key: Any = None) -> bytes:
-    header = {} if kid is None else {"kid": kid}
-    return mint(key=key or rsa_key(), alg="RS256", header=header)
 
 
 async def test_the_first_token_waits_for_the_set_and_the_next_does_not(
@@ -191,23 +182,6 @@ async def test_a_set_that_can_not_be_read_refuses_and_then_recovers(
     assert isinstance(await outcome(guard, signed("other")), Unavailable)
     assert isinstance(await outcome(guard, signed("first")), Rights)
     guard.close()
-
-
-class Clock:
-    """The time of a key set, which a test moves."""
-
-    def __init__(self) -> None:
-        self.now_s = 1000.0
-
-    def __call__(self) -> float:
-        return self.now_s
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    made = Clock()
-    monkeypatch.setattr(FetchedKeySet.__init__, "__defaults__", (0.0, made))
-    return made
 
 
 async def test_a_set_is_read_again_without_any_traffic(
@@ -361,82 +335,3 @@ async def test_an_unreachable_address_is_reported_without_its_secrets(
     written = "".join(capsys.readouterr()) + caplog.text
     assert "s3cret" not in written
     guard.close()
-
-
-# --- Files
-
-
-@pytest.fixture
-def file(tmp_path: Path) -> Callable[..., Path]:
-    path = tmp_path / "keys.json"
-
-    def write(*keys: Any) -> Path:
-        fresh = tmp_path / "fresh"
-        fresh.write_bytes(orjson.dumps({"keys": keys}))
-        return fresh.rename(path)
-
-    return write
-
-
-def test_a_rotated_file_is_read_when_a_token_names_its_key(file: Callable[..., Path]) -> None:
-    guard = make_guard(Config(jwks_url=str(file(jwk(rsa_key(), "first")))), control())
-    assert guard is not None
-    assert guard.subscriber(headers(signed("first")), ())
-    with pytest.raises(Unauthorised):
-        guard.subscriber(headers(signed("second", other_rsa_key())), ())
-    file(jwk(other_rsa_key(), "second"))
-    assert guard.subscriber(headers(signed("second", other_rsa_key())), ())
-    with pytest.raises(Unauthorised):
-        guard.subscriber(headers(signed("first")), ())
-
-
-@pytest.mark.parametrize("kid", [None, "same"])
-def test_a_file_whose_key_rotates_without_a_new_name_is_followed_at_once(
-    file: Callable[..., Path], kid: str | None
-) -> None:
-    guard = make_guard(Config(jwks_url=str(file(jwk(rsa_key(), kid)))), control())
-    assert guard is not None
-    assert guard.subscriber(headers(signed(kid)), ())
-    file(jwk(other_rsa_key(), kid))
-    assert guard.subscriber(headers(signed(kid, other_rsa_key())), ())
-
-
-def test_a_key_withdrawn_from_a_file_verifies_no_remembered_token(
-    file: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    clock = Clock()
-    monkeypatch.setattr(FileKeySet.__init__, "__defaults__", (clock,))
-    guard = make_guard(Config(jwks_url=str(file(jwk(rsa_key(), "first")))), control())
-    assert guard is not None
-    assert guard.subscriber(headers(signed("first")), ())
-    file(jwk(other_rsa_key(), "second"))
-    clock.now_s += 20 * 3600
-    with pytest.raises(Unauthorised):
-        guard.subscriber(headers(signed("first")), ())
-
-
-def test_a_broken_file_leaves_the_keys_that_are_known(file: Callable[..., Path]) -> None:
-    now = [0.0]
-    path = file(jwk(rsa_key(), "first"))
-    keys = FileKeySet(str(path), ["RS256"], lambda: now[0])
-    path.write_text("{")
-    now[0] += 10
-    assert keys.find("RS256", "first")
-    path.unlink()
-    now[0] += 10
-    assert keys.find("RS256", "first")
-    assert not keys.find("RS256", "other")
-
-
-@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"keys":{}}', b" " * (1024 * 1024 + 1)])
-def test_a_file_that_is_no_key_set_is_refused_at_start(tmp_path: Path, content: bytes) -> None:
-    path = tmp_path / "keys"
-    path.write_bytes(content)
-    with pytest.raises(ConfigError, match="jwks_url"):
-        make_guard(Config(jwks_url=str(path)), control())
-
-
-def test_a_set_of_very_many_keys_is_refused() -> None:
-    keys = [{"kty": "oct"}] * (jwks.KEYS_MAX + 1)
-    with pytest.raises(ValueError, match="keys"):
-        read_key_set(orjson.dumps({"keys": keys}), ["RS256"])

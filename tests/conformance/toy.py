@@ -1,6 +1,7 @@
 """A hub in plain Python that passes every check, and breaks those that it is asked to.
 
 A thread for each connection, one lock, no care for speed. `Toy({"cr"})` does not split data at CR.
+Over 400 lines: the whole hub can be read from top to bottom.
 """
 
 import base64

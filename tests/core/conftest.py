@@ -23,6 +23,11 @@ def wait_until(condition: Callable[[], bool]) -> None:
         time.sleep(0.0005)
 
 
+def page(text: bytes) -> _core.Frame:
+    """A page of a replay."""
+    return _core.encode_frame(text, None, None, 0, 0)
+
+
 class Client:
     """One stream: the handle that the loop side has, and the peer's socket."""
 
@@ -154,6 +159,9 @@ def tcp_pair() -> tuple[socket.socket, socket.socket]:
         ours, _ = listener.accept()
     ours.setblocking(False)
     return ours, peer
+
+
+MakeHub = Callable[..., Hub]
 
 
 @pytest.fixture

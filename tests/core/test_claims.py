@@ -2,15 +2,13 @@
 
 import random
 import time
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from fastsse import _core
-from tests.core.conftest import HEAD, Client, Hub, wait_until
+from tests.core.conftest import HEAD, Client, Hub, MakeHub, wait_until
 
-MakeHub = Callable[..., Hub]
 ALICE, BOB = 11, 22
 HOUR_MS = 3_600_000
 

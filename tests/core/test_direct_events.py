@@ -1,13 +1,10 @@
 """Frames for one stream and frames for all: at a frame boundary, in the order of commands."""
 
-from collections.abc import Callable
-
 import pytest
 
 from fastsse import _core
-from tests.core.conftest import HEAD, Client, Hub, wait_until
+from tests.core.conftest import HEAD, Client, Hub, MakeHub, wait_until
 
-MakeHub = Callable[..., Hub]
 FAULTS = [{}, {"write_limit_bytes": 1}, {"write_limit_bytes": 7}, {"refuse_every": 2}]
 
 

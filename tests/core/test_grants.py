@@ -1,15 +1,13 @@
 """Private events: linked to one of the topics and granted one of them, by whatever path."""
 
 import random
-from collections.abc import Callable
 
 import pytest
 
 from fastsse import _core
-from tests.core.conftest import Client, Hub, wait_until
+from tests.core.conftest import Client, Hub, MakeHub, wait_until
 from tests.eventstream import parse
 
-MakeHub = Callable[..., Hub]
 EVERY = _core.EVERY_EVENT
 
 

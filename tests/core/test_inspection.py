@@ -1,14 +1,11 @@
 """What an operator sees of single connections, while the sender goes on."""
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from fastsse import _core
-from tests.core.conftest import Hub, wait_until
-
-MakeHub = Callable[..., Hub]
+from tests.core.conftest import Hub, MakeHub, wait_until
 
 
 def inspected(hub: Hub, number: int) -> Any:

@@ -1,15 +1,13 @@
 """Slow clients: judged only when blocked, in bytes and in seconds, and by the strictest policy."""
 
 import json
-from collections.abc import Callable
 
 import pytest
 
 from fastsse import _core
-from tests.core.conftest import HEAD, Client, Hub, wait_until
+from tests.core.conftest import HEAD, Client, Hub, MakeHub, wait_until
 from tests.eventstream import Message, parse
 
-MakeHub = Callable[..., Hub]
 SMALL = {"max_lag_bytes": 20_000, "max_lag_ms": 5_000, "tick_ms": 1}
 
 

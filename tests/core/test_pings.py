@@ -2,17 +2,15 @@
 
 import os
 import re
-from collections.abc import Callable
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from fastsse import _core
-from tests.core.conftest import HEAD, Client, Hub, wait_until
+from tests.core.conftest import HEAD, Client, Hub, MakeHub, wait_until
 from tests.eventstream import parse
 
-MakeHub = Callable[..., Hub]
 MASK = (1 << 64) - 1
 
 

@@ -2,14 +2,11 @@
 
 import re
 import socket
-from collections.abc import Callable
 
 import pytest
 
 from fastsse import _core
-from tests.core.conftest import Hub
-
-MakeHub = Callable[..., Hub]
+from tests.core.conftest import Hub, MakeHub
 
 
 def test_a_stream_has_the_heartbeat_that_it_asked_for(make_hub: MakeHub) -> None:

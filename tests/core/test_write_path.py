@@ -1,14 +1,11 @@
 """However the kernel cuts what it takes, every byte arrives once and in order."""
 
 import socket
-from collections.abc import Callable
 
 import pytest
 
 from fastsse import _core
-from tests.core.conftest import HEAD, Hub
-
-MakeHub = Callable[..., Hub]
+from tests.core.conftest import HEAD, Hub, MakeHub
 
 
 def expected(frames: list[_core.Frame], chunked: bool) -> bytes:

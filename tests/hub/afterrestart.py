@@ -1,11 +1,9 @@
 """Nodes that were started again on their disk, and what streams got of them."""
 
 import json
-from collections.abc import Callable
 
-from tests.hub.onenode import Client, Node
+from tests.hub.onenode import Client, MakeNode, Node
 
-MakeNode = Callable[..., Node]
 PAGE_BYTES = 2000
 BIG = "x" * (PAGE_BYTES // 4 - 50)
 

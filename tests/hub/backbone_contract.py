@@ -3,6 +3,8 @@ says how to open one, and has all these tests run on it.
 
 What a backbone stores, and for how long, is its own affair: `evicted_through` says from where on
 it must find everything.
+
+Over 400 lines: what a backbone promises is one list, which the author of a backbone reads here.
 """
 
 import asyncio

@@ -196,3 +196,6 @@ class Node:
             client.sock.close()
         # pytest holds fixtures for longer than the frames may live.
         del self.hub, self.sender, self.store
+
+
+MakeNode = Callable[..., Node]

@@ -3,7 +3,6 @@ streams with tokens receive notices and can be asked."""
 
 import json
 import time
-from collections.abc import Callable
 
 import pytest
 
@@ -12,10 +11,8 @@ from fastsse.auth.rights import Rights, claim_hash
 from fastsse.config import HistoryOptions, StreamOptions
 from fastsse.events import Event
 from fastsse.subscriptions import MERCURE, MERCURE_CONTROL_EVENTS, Cursor
-from tests.hub.onenode import Client, Node
+from tests.hub.onenode import Client, MakeNode, Node
 from tests.hub.storednode import Disk
-
-MakeNode = Callable[..., Node]
 
 
 def head_with(last_event_id: bytes | None) -> bytes:

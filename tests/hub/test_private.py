@@ -3,7 +3,6 @@ did not exist. Templates get what they match, whenever it comes to life."""
 
 import contextlib
 import json
-from collections.abc import Callable
 
 import pytest
 from hypothesis import given, settings
@@ -16,10 +15,9 @@ from fastsse.hub import history as history_module
 from fastsse.hub import templates, time_budget
 from fastsse.selectors import compile_selector
 from fastsse.subscriptions import MERCURE, Cursor
-from tests.hub.onenode import Client, Node
+from tests.hub.onenode import Client, MakeNode, Node
 from tests.hub.storednode import Disk
 
-MakeNode = Callable[..., Node]
 ONE, TEMPLATE, ALL = (
     Rights(subscribe=["user/1"]),
     Rights(subscribe=["user/{id}"]),

@@ -15,9 +15,7 @@ from fastsse.events import Event
 from fastsse.hub import Hub, Published
 from fastsse.hub import hub as hub_module
 from fastsse.positions import position_at
-from tests.hub.onenode import START_MS, Node
-
-MakeNode = Callable[..., Node]
+from tests.hub.onenode import START_MS, MakeNode, Node
 
 
 def test_a_publish_is_answered_with_its_position(node: Node) -> None:

@@ -2,7 +2,6 @@
 response is cut so that a client does not take it for the whole, and the next request goes on."""
 
 import re
-from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -10,9 +9,8 @@ import pytest
 from fastsse.config import HistoryOptions
 from fastsse.positions import parse_id
 from fastsse.subscriptions import EVENTS, MERCURE, Cursor, Dialect
-from tests.hub.onenode import Client, Node
+from tests.hub.onenode import Client, MakeNode, Node
 
-MakeNode = Callable[..., Node]
 QUIET = replace(EVENTS, has_control_events=False)
 LAST_CHUNK = b"0\r\n\r\n"
 

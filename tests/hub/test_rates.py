@@ -3,7 +3,7 @@ replayed alike."""
 
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import pytest
 
@@ -12,9 +12,8 @@ from fastsse.config import HistoryOptions
 from fastsse.events import Event
 from fastsse.subscriptions import Cursor
 from fastsse.subscriptions import View as Asked
-from tests.hub.onenode import Client, Node
+from tests.hub.onenode import Client, MakeNode, Node
 
-MakeNode = Callable[..., Node]
 SPAN_MS = 100
 RATED = Asked(interval_ms=SPAN_MS)
 

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from fastsse.config import HistoryOptions
 from fastsse.events import Event
 from fastsse.subscriptions import Cursor
-from tests.hub.afterrestart import BIG, PAGE_BYTES, MakeNode, read_until, reasons, restarted, words
-from tests.hub.onenode import Node
+from tests.hub.afterrestart import BIG, PAGE_BYTES, read_until, reasons, restarted, words
+from tests.hub.onenode import MakeNode, Node
 from tests.hub.storednode import Disk
 
 

@@ -1,7 +1,6 @@
 """Views: which events a stream is sent, and in which form; live, replayed, and across cuts."""
 
 import json
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -12,10 +11,9 @@ from fastsse.config import HistoryOptions, StreamOptions
 from fastsse.errors import StreamRefused
 from fastsse.events import DATA_JSON, Event
 from fastsse.subscriptions import Cursor, View
-from tests.hub.onenode import Client, Node
+from tests.hub.onenode import Client, MakeNode, Node
 from tests.hub.storednode import Disk
 
-MakeNode = Callable[..., Node]
 ENVELOPE = View(envelope=True)
 
 

@@ -1,15 +1,11 @@
 """A client that resumes after the same id again and again is found, by a log line and a figure."""
 
-from collections.abc import Callable
-
 import pytest
 
 from fastsse.config import StreamOptions
 from fastsse.errors import EventTooLarge
 from fastsse.hub.resume.repeats import REMEMBERED_MAX, REPEATS_MIN, WINDOW_S, RepeatedResumes
-from tests.hub.onenode import Node
-
-MakeNode = Callable[..., Node]
+from tests.hub.onenode import MakeNode, Node
 
 
 class Client:

@@ -2,7 +2,6 @@
 where that can't be, it says so."""
 
 import json
-from collections.abc import Callable
 from itertools import count
 
 import pytest
@@ -12,9 +11,8 @@ from hypothesis import strategies as st
 from fastsse._core import raw_frame
 from fastsse.config import HistoryOptions, StreamOptions, TopicRule
 from fastsse.subscriptions import Cursor
-from tests.hub.onenode import Client, Node
+from tests.hub.onenode import Client, MakeNode, Node
 
-MakeNode = Callable[..., Node]
 # So that a few events fill a page.
 PAGE_BYTES = 2000
 

@@ -21,8 +21,8 @@ from fastsse.hub.resume.store_queries import StoreQueries
 from fastsse.hub.views import ChannelView
 from fastsse.positions import format_position
 from fastsse.subscriptions import View
-from tests.hub.afterrestart import MakeNode, restarted
-from tests.hub.onenode import Node
+from tests.hub.afterrestart import restarted
+from tests.hub.onenode import MakeNode, Node
 from tests.hub.storednode import Disk
 
 TOPICS: Final = ("a", "b", "t/1", "t/2", "aside")

@@ -9,8 +9,8 @@ from fastsse.config import HistoryOptions, StreamOptions
 from fastsse.errors import StreamRefused
 from fastsse.hub.resume import replayer
 from fastsse.subscriptions import Cursor
-from tests.hub.afterrestart import BIG, PAGE_BYTES, MakeNode, restarted, words
-from tests.hub.onenode import RESPONSE_HEAD
+from tests.hub.afterrestart import BIG, PAGE_BYTES, restarted, words
+from tests.hub.onenode import RESPONSE_HEAD, MakeNode
 from tests.hub.storednode import Disk
 
 
