@@ -181,6 +181,7 @@ class Mirror:
         for index, why in refused:
             record = batch[index]
             self._letters.add(Letter(record.position, why, record.value))
+        await self._letters.settled()
         self._counts["mirrors_refused"] += len(refused)
         self._counts["mirrors_events"] += len(batch) - len(refused)
         self._trouble = None

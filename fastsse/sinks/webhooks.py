@@ -135,7 +135,7 @@ class WebhookSink:
                 if error.is_final or time.monotonic() + wait_s > until_s:
                     if span is not None:
                         span.end(str(error))
-                    self._set_aside(batch, str(error))
+                    await self._set_aside(batch, str(error))
                     return
                 await asyncio.sleep(wait_s)
             else:
@@ -156,10 +156,11 @@ class WebhookSink:
         self._counts["webhook_failures"] += 1
         self._outage.lasts(why, asyncio.get_running_loop().time())
 
-    def _set_aside(self, batch: Sequence[dict[str, Any]], why: str) -> None:
+    async def _set_aside(self, batch: Sequence[dict[str, Any]], why: str) -> None:
         self._counts["webhook_given_up"] += len(batch)
         for event in batch:
             self._letters.add(Letter(event["position"], why, orjson.dumps(event)))
+        await self._letters.settled()
 
 
 def message_of(name: str, batch: Sequence[dict[str, Any]]) -> tuple[str, bytes]:

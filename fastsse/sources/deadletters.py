@@ -86,7 +86,7 @@ class LetterStore(Protocol):
 
 
 class DeadLetters:
-    """Writes to a source's dead-letter store, if it has one. Never delays the source.
+    """Writes to a source's dead-letter store, if it has one. A store that is away delays nothing.
 
     Arguments:
         store: None writes nothing.
@@ -106,6 +106,7 @@ class DeadLetters:
         self._letters: deque[Letter] = deque()
         self._waiting_bytes = 0
         self._added = asyncio.Event()
+        self._tried = asyncio.Event()
         self._losses = SkipLog()
         self._outage = Outage(
             "The store of dead letters is away.",
@@ -129,6 +130,20 @@ class DeadLetters:
         self._letters.append(letter)
         self._waiting_bytes += _size_of(letter)
         self._added.set()
+
+    async def settled(self, share: float = 0.0) -> None:
+        """Returns when all letters are written, or `trouble` says why they can't be now. What they
+        are about is acknowledged only then, so a kill loses no letter that can be written.
+
+        Arguments:
+            share: of the bounds, which letters may still take.
+        """
+        while self._letters and self.trouble is None and self._used() > share:
+            self._tried.clear()
+            await self._tried.wait()
+
+    def _used(self) -> float:
+        return max(len(self._letters) / WAITING_MAX, self._waiting_bytes / WAITING_BYTES)
 
     async def run(self) -> None:
         """Writes until it is cancelled, then writes the waiting letters for a bounded time."""
@@ -154,6 +169,7 @@ class DeadLetters:
                 await self._write_over(store, backoff)
             except SourceAway as fault:
                 self.trouble = str(fault)
+                self._tried.set()
                 if backoff.tries > 1:
                     self._outage.lasts(str(fault), asyncio.get_running_loop().time())
             finally:
@@ -170,6 +186,7 @@ class DeadLetters:
             for _ in range(count):
                 self._waiting_bytes -= _size_of(self._letters.popleft())
             self.trouble = None
+            self._tried.set()
             self._outage.is_over()
             backoff.reset()
 

@@ -115,6 +115,8 @@ class Driver:
     async def _idle_until(self, waited: Coroutine[Any, Any, object]) -> None:
         """Waits, and calls the source meanwhile."""
         waiting = asyncio.ensure_future(waited)
+        # Many batches are in the log after one turn of the loop, and need no timer.
+        await asyncio.sleep(0)
         try:
             while not waiting.done():
                 await asyncio.wait((waiting,), timeout=IDLE_S)

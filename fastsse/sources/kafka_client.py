@@ -14,6 +14,9 @@ _DEFAULTS: Final = {
     "enable.auto.offset.store": False,
     "queued.max.messages.kbytes": FETCHED_KIB,
     "fetch.wait.max.ms": 100,
+    # When that much is there the client fetches again after so long; a second (its default) is
+    # longer than a log takes to read it.
+    "fetch.queue.backoff.ms": 20,
     "topic.metadata.refresh.interval.ms": 30_000,
     "allow.auto.create.topics": False,
     "reconnect.backoff.max.ms": 1_000,

@@ -16,6 +16,7 @@ from fastsse.config.source_url import Server, read_server_url
 from fastsse.config.sources import SourceRule
 from fastsse.sources.extras import import_extra
 from fastsse.sources.inbox import Inbox
+from fastsse.sources.read_count import ReadCount
 from fastsse.sources.source import Batch, Message, PlainMessage, SourceAway, Words
 from fastsse.sources.source_publisher import BATCH_EVENTS, SourcePublisher
 
@@ -179,7 +180,7 @@ class JetStreamSource:
     def __init__(self, rule: SourceRule) -> None:
         self._connection: Final = _connection(rule)
         self._rule: Final = rule
-        self._most: Final = min(rule.pending, BATCH_EVENTS)
+        self._count: Final = ReadCount(min(rule.pending, BATCH_EVENTS))
         self._consumer: Any = None
         self.backlog: int | None = None
 
@@ -205,7 +206,7 @@ class JetStreamSource:
 
         self._connection.check()
         try:
-            found = await answer_of(self._consumer.fetch(self._most, timeout=WAIT_S))
+            found = await answer_of(self._consumer.fetch(self._count.value, timeout=WAIT_S))
         except TimeoutError:
             return Batch()
         except (nats.errors.Error, OSError) as error:
@@ -215,7 +216,9 @@ class JetStreamSource:
         self.backlog = found[-1].metadata.num_pending
         made_ms = found[0].metadata.timestamp.timestamp() * 1000
         age_ms = max(0, int(time.time() * 1000 - made_ms))
-        return Batch([_stream_message(one) for one in found], found, age_ms, self.backlog == 0)
+        messages = [_stream_message(one) for one in found]
+        self._count.note(len(found), sum(len(one.data) for one in found))
+        return Batch(messages, found, age_ms, self.backlog == 0)
 
     async def acknowledge(self, batch: Batch) -> None:
         """As Source."""

@@ -17,6 +17,7 @@ import orjson
 
 from fastsse.config.sources import SourceRule
 from fastsse.sources.extras import import_extra
+from fastsse.sources.read_count import ReadCount
 from fastsse.sources.source import Batch, Message, PlainMessage, SourceAway, Words
 from fastsse.sources.source_publisher import BATCH_EVENTS
 
@@ -146,7 +147,7 @@ class OutboxSource:
         self._rule: Final = rule
         self._link: Final = _Link(rule)
         self._table: Final = rule.table
-        self._most: Final = min(rule.pending, BATCH_EVENTS)
+        self._count: Final = ReadCount(min(rule.pending, BATCH_EVENTS))
         self._has_open_rows = False
 
     async def open(self) -> None:
@@ -161,14 +162,16 @@ class OutboxSource:
     async def read(self) -> Batch:
         """As Source. The rows are locked until they are acknowledged."""
         try:
-            rows = await self._taken(self._most)
+            most = self._count.value
+            rows = await self._taken(most)
             if not rows:
                 await self._link.notified(1, WAIT_S)
                 return Batch()
         except self._link.errors as error:
             raise SourceAway(text_of(error)) from None
         messages = [_row_message(self._table, self._rule.field, row) for row in rows]
-        return Batch(messages, len(rows), is_last=len(rows) < self._most)
+        self._count.note(len(rows), sum(map(_row_bytes, rows)))
+        return Batch(messages, len(rows), is_last=len(rows) < most)
 
     async def acknowledge(self, batch: Batch) -> None:
         """As Source."""
@@ -235,6 +238,10 @@ def _bytes(value: Any) -> bytes:
     if value is None:
         return b""
     return bytes(value) if isinstance(value, bytes | memoryview) else str(value).encode()
+
+
+def _row_bytes(row: dict[str, Any]) -> int:
+    return sum(len(value) for value in row.values() if isinstance(value, str | bytes | memoryview))
 
 
 def _row_words(row: dict[str, Any]) -> Words:

@@ -15,6 +15,7 @@ import orjson
 from fastsse.config.sources import SourceRule
 from fastsse.redis.connection import RedisAddress, RedisConnection
 from fastsse.sources.consumer_group import ConsumerGroup, Entries, id_of
+from fastsse.sources.read_count import ReadCount
 from fastsse.sources.redis_faults import as_source_faults
 from fastsse.sources.source import Batch, Message, PlainMessage
 from fastsse.sources.source_publisher import BATCH_EVENTS
@@ -24,9 +25,6 @@ __all__ = ["StreamSource"]
 # How often abandoned entries of others are searched.
 LOOK_S: Final = 5.0
 RELEASE_S: Final = 0.4
-# About the most bytes of one read. If entries are so large, they are read one by one.
-READ_BYTES: Final = 4 * 1024 * 1024
-COUNT_FIRST: Final = 10
 # Longer values can't be a topic and are not decoded.
 WORD_BYTES_MAX: Final = 1024
 # An id below this many ms was chosen by hand and is no time.
@@ -53,7 +51,7 @@ class StreamSource:
         first = b"0" if rule.start == "earliest" else b"$"
         self._group = ConsumerGroup(rule.stream, rule.group, first)
         self._most: Final = min(rule.pending, BATCH_EVENTS)
-        self._count = min(self._most, COUNT_FIRST)
+        self._count = ReadCount(self._most)
         self._address = address
         self._link: RedisConnection | None = None
         self._look_at_s = 0.0
@@ -123,7 +121,7 @@ class StreamSource:
             async for entries in self._earlier:
                 return entries
             self._earlier = None
-        return await self._group.read(link, self._count)
+        return await self._group.read(link, self._count.value)
 
     async def _take_over(self, link: RedisConnection) -> AsyncIterator[Entries]:
         """Unconfirmed entries of this reader, and abandoned ones of others."""
@@ -139,13 +137,14 @@ class StreamSource:
         await self._group.tidy(link)
 
     async def _own(self, link: RedisConnection) -> AsyncIterator[Entries]:
-        while entries := await self._group.read_own(link, self._count):
+        while entries := await self._group.read_own(link, self._count.value):
             yield entries
 
     def _batch(self, entries: Entries) -> Batch:
         if not entries:
             return Batch()
-        self._suit_count(entries)
+        size_bytes = sum(sum(map(len, fields)) for _, fields in entries if fields is not None)
+        self._count.note(len(entries), size_bytes)
         messages = [
             self._message(entry_id, fields) for entry_id, fields in entries if fields is not None
         ]
@@ -165,14 +164,6 @@ class StreamSource:
             if len(value) <= WORD_BYTES_MAX
         }
         return words | {"stream": self._stream}
-
-    def _suit_count(self, entries: Entries) -> None:
-        """Reads fewer at once if entries are large."""
-        size_bytes = sum(sum(map(len, fields)) for _, fields in entries if fields is not None)
-        if size_bytes > READ_BYTES:
-            self._count = max(1, self._count // 2)
-        elif len(entries) == self._count:
-            self._count = min(self._most, self._count * 2)
 
 
 def _age_ms(entry_id: bytes) -> int:

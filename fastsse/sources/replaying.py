@@ -96,6 +96,9 @@ class _Refused:
         """Takes what the publisher sets aside."""
         self._found.add((letter.origin, letter.payload))
 
+    async def settled(self, share: float = 0.0) -> None:
+        """Returns at once: they are still in their store."""
+
     def has(self, kept: KeptLetter) -> bool:
         """Whether a letter was set aside again."""
         return (kept.letter.origin, kept.letter.payload) in self._found

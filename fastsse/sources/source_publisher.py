@@ -23,6 +23,8 @@ __all__ = ["BATCH_EVENTS", "NS_A_MS", "Publish", "SourceEvent", "SourcePublisher
 log = get_logger("sources")
 BATCH_EVENTS: Final = 200
 NS_A_MS: Final = 1_000_000
+# Of the bounds of dead letters, what may wait while others come; the largest letter needs half.
+LETTERS_SHARE: Final = 0.25
 
 Publish = Callable[[Sequence[Event], Callable[[Any], None]], None]
 """Appends a batch; calls back once with a FastsseError or something else."""
@@ -41,6 +43,10 @@ class LetterTaker(Protocol):
 
     def add(self, letter: Letter) -> None:
         """Takes one."""
+
+    async def settled(self, share: float = 0.0) -> None:
+        """Returns when those that were taken are written, or can't be now. A share of the bounds
+        may still wait."""
 
 
 class SourcePublisher:
@@ -137,7 +143,7 @@ class SourcePublisher:
                 event = make(message)
             except ValueError as error:
                 # In the order of the messages.
-                self._set_aside(message, str(error))
+                await self._set_aside(message, str(error))
                 continue
             if event is None:
                 self.counts["sources_filtered"] += 1
@@ -160,6 +166,7 @@ class SourcePublisher:
                 drafts, size_bytes = [], len(message.payload)
             drafts.append(SourceEvent(event, message, span))
         await self._take_batch(drafts)
+        await self._dead_letters.settled()
 
     async def _take_batch(self, drafts: Sequence[SourceEvent]) -> None:
         events = [draft.event for draft in drafts]
@@ -195,14 +202,14 @@ class SourcePublisher:
     async def _take_apart(self, drafts: Sequence[SourceEvent], error: FastsseError) -> None:
         """One event is not allowed here, so the others are published without it."""
         if len(drafts) == 1:
-            self._set_aside(drafts[0].message, str(error))
+            await self._set_aside(drafts[0].message, str(error))
             if drafts[0].span is not None:
                 drafts[0].span.end(str(error))
             return
         for draft in drafts:
             await self._take_batch((draft,))
 
-    def _set_aside(self, message: Message, why: str) -> None:
+    async def _set_aside(self, message: Message, why: str) -> None:
         self.counts["sources_skipped"] += 1
         letter = letter_of(message, why)
         self._dead_letters.add(letter)
@@ -215,6 +222,7 @@ class SourcePublisher:
                 why=letter.why,
                 unlogged_before=unlogged,
             )
+        await self._dead_letters.settled(LETTERS_SHARE)
 
 
 def _number(event: Event, producer: Producer) -> None:

@@ -178,9 +178,9 @@ class Nats:
 
 
 class JetStream(Nats):
-    """A stream of JetStream, stored at once."""
+    """A stream of JetStream, stored at once; but who acknowledged what, a little later."""
 
-    keeps = survives = True
+    keeps = survives = forgets_acknowledgements = True
 
     def __init__(self, folder: pathlib.Path) -> None:
         super().__init__(folder)

@@ -250,8 +250,11 @@ async def test_a_system_that_is_killed_is_reported_and_read_again(system: System
         system.start()
         await until_read(system, sources)
         system.send(numbers(10, 20))
-        await until(lambda: len(log.events) >= 20, lambda: log.data)
-        assert log.data == [str(number) for number in range(20)]
+        await until(lambda: "19" in log.data, lambda: log.data)
+        seen = log.data
+        if getattr(system, "forgets_acknowledgements", False):
+            seen = list(dict.fromkeys(seen))
+        assert seen == [str(number) for number in range(20)]
 
 
 async def test_a_preview_shows_what_messages_would_become_and_consumes_none(

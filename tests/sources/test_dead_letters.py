@@ -3,7 +3,9 @@
 import asyncio
 import json
 import pathlib
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 
 import httpx
@@ -11,14 +13,18 @@ import pytest
 
 from fastsse.cli import main
 from fastsse.config import Config
+from fastsse.config.sources import SourceRule
 from fastsse.errors import Unavailable
 from fastsse.redis.connection import RedisAddress
 from fastsse.server import Server
-from fastsse.sources import Sources
-from fastsse.sources.deadletters import KeptLetter, Letter, LetterStore
+from fastsse.sources import Sources, deadletters
+from fastsse.sources.deadletters import DeadLetters, KeptLetter, Letter, LetterStore
 from fastsse.sources.file_letters import FileLetters
+from fastsse.sources.payloads import Maker
 from fastsse.sources.redis_letters import RedisLetters
 from fastsse.sources.runner import letter_store
+from fastsse.sources.source import PlainMessage, SourceAway
+from fastsse.sources.source_publisher import SourcePublisher
 from tests.redis.conftest import NO_SERVER
 from tests.redis.server import RedisServer
 from tests.redis.server import program as redis_program
@@ -166,6 +172,81 @@ async def test_a_full_disk_under_the_letters_is_reported_and_stops_no_event(
     assert "No space left" in state["letters_trouble"]
     assert state["letters_waiting"] == sources.counters()["source_letters_waiting_s"] == 1
     await sources.close()
+
+
+class SlowLetters:
+    """A store whose writes wait.
+
+    Attributes:
+        may_write: set it.
+        fault: what a write raises.
+    """
+
+    def __init__(self) -> None:
+        self.may_write = asyncio.Event()
+        self.fault: SourceAway | None = None
+        self.written: list[Letter] = []
+
+    async def open(self) -> None: ...
+
+    async def close(self) -> None: ...
+
+    async def write(self, given: Sequence[Letter]) -> int:
+        await self.may_write.wait()
+        if self.fault is not None:
+            raise self.fault
+        self.written += given
+        return len(given)
+
+
+@asynccontextmanager
+async def taking(store: Any) -> AsyncIterator[tuple[SourcePublisher, Counter[str]]]:
+    """What publishes the messages of a source; its letters are written."""
+    counts: Counter[str] = Counter()
+    made = DeadLetters(store, "s", counts)
+    base = {"name": "s", "channels": ["c"], "topic": "t", "payload": "json"}
+    maker = Maker(SourceRule.model_validate(base), 1 << 20)
+    writing = asyncio.create_task(made.run())
+    yield SourcePublisher("s", maker, Log().publish, counts, made), counts
+    store.may_write.set()
+    writing.cancel()
+    await asyncio.gather(writing, return_exceptions=True)
+
+
+async def test_a_message_is_acknowledged_when_its_letter_is_written() -> None:
+    store = SlowLetters()
+    async with taking(store) as (publisher, _):
+        messages = [PlainMessage(str(n), b"{", dict) for n in range(3)]
+        acknowledging = asyncio.create_task(publisher.take(messages))
+        done, _ = await asyncio.wait([acknowledging], timeout=0.1)
+        assert not done
+        store.may_write.set()
+        await acknowledging
+        assert [letter.origin for letter in store.written] == ["0", "1", "2"]
+
+
+async def test_letters_that_can_t_be_written_do_not_stop_their_source() -> None:
+    store = SlowLetters()
+    store.fault = SourceAway("the disk is full")
+    store.may_write.set()
+    async with taking(store) as (publisher, _):
+        async with asyncio.timeout(10):
+            for n in range(3):
+                await publisher.take([PlainMessage(str(n), b"{", dict)])
+        store.fault = None
+    assert [letter.origin for letter in store.written] == ["0", "1", "2"]
+
+
+async def test_a_batch_with_more_bad_messages_than_may_wait_loses_none(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(deadletters, "WAITING_BYTES", 100_000)
+    store = SlowLetters()
+    store.may_write.set()
+    async with taking(store) as (publisher, counts):
+        await publisher.take([PlainMessage(str(n), b"{" * 40_000, dict) for n in range(40)])
+    assert len(store.written) == 40
+    assert counts["sources_letters_lost"] == 0
 
 
 def test_the_commands_list_and_replay(

@@ -32,6 +32,9 @@ class NoLetters:
     def add(self, letter: object) -> None:
         raise AssertionError(letter)
 
+    async def settled(self, share: float = 0.0) -> None:
+        pass
+
 
 @pytest.mark.parametrize(
     ("given", "kept"),
