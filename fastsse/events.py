@@ -29,6 +29,8 @@ __all__ = [
     "Event",
     "IdStyle",
     "as_header_value",
+    "check_event_type",
+    "check_own_id",
     "check_topic",
 ]
 
@@ -138,8 +140,8 @@ class Event:
     ) -> None:
         self.topics = (check_topic(topics),) if isinstance(topics, str) else _topics(topics)
         self.data = data if type(data) is bytes and data.isascii() else _utf8(data, "data")
-        self.event = None if event is None else _known_type(event)
-        self.id = None if id is None else _own_id(id)
+        self.event = None if event is None else check_event_type(event)
+        self.id = None if id is None else check_own_id(id)
         self.retry_ms = 0 if retry is None else _retry_ms(retry)
         self.private = private
         self.id_style = id_style
@@ -258,8 +260,8 @@ def _utf8(value: str | bytes, field: str, error: type[BadRequest] = InvalidEvent
     raise error(field, "must be text")
 
 
-def _known_type(value: str | bytes) -> bytes | None:
-    """The type that a text stands for. Raises InvalidEvent."""
+def check_event_type(value: str | bytes) -> bytes | None:
+    """The type that a text stands for; None: the default one. Raises InvalidEvent."""
     if type(value) is str and len(value) <= EVENT_TYPE_BYTES_MAX:
         return _type_of_text(value)
     return _event_type(value)
@@ -281,7 +283,8 @@ def _event_type(value: str | bytes) -> bytes | None:
     return event or None
 
 
-def _own_id(value: str | bytes) -> bytes:
+def check_own_id(value: str | bytes) -> bytes:
+    """The bytes of a publisher's own id. Raises InvalidEvent."""
     own_id = _utf8(value, "id")
     if len(own_id) > ID_BYTES_MAX:
         raise InvalidEvent("id", f"must be at most {ID_BYTES_MAX} bytes of UTF-8")

@@ -60,6 +60,7 @@ FLOORS = [
         "_records",
         "_batch",
         "_ndjson",
+        "_mapping",
         "expressions",
         "_intake",
         "interceptors",

@@ -7,10 +7,19 @@ from typing import Any, Final
 import orjson
 
 from fastsse._core import Filter
+from fastsse._mapping import Mapping as NativeMapping
 from fastsse.config.sources import SourceRule
 from fastsse.directives import Directives, directives_of
 from fastsse.errors import EventTooLarge, FastsseError
-from fastsse.events import DATA_JSON, DATA_TEXT, FIELDS, Event
+from fastsse.events import (
+    DATA_JSON,
+    DATA_TEXT,
+    FIELDS,
+    Event,
+    check_event_type,
+    check_own_id,
+    check_topic,
+)
 from fastsse.expressions import compile_expression, matches
 from fastsse.jsontext import Lossy, check_whole, is_whole
 from fastsse.meta import MetaValue
@@ -65,6 +74,7 @@ class Maker:
         self._max_event_bytes = max_event_bytes
         self._allows = allows
         self._needs_words = self._reads_inside()
+        self._mapping = self._native_mapping()
 
     def make(self, message: Message) -> Event | None:
         """The event of a message; None for one that the filter leaves out. Raises ValueError that
@@ -73,13 +83,13 @@ class Maker:
         if len(payload) > self.max_bytes:
             raise ValueError("the payload is larger than max_body")
         try:
-            if self._payload == "envelope":
-                event = self._of_envelope(payload, message.words())
-            else:
-                event = self._of_data(payload, message.words())
+            words = message.words()
+            mapped = None if self._mapping is None else self._mapping.event_of(payload, words)
+            event = mapped or self._event_of(payload, words)
             if self._filter is not None and not _matches(self._filter, event):
                 return None
-            check_not_reserved(event.topics)
+            if mapped is None:
+                check_not_reserved(event.topics)
             if self._allows is not None:
                 self._check_type(event, self._allows)
             if 0 < self._max_event_bytes < len(event.data):
@@ -98,6 +108,23 @@ class Maker:
             if template is not None
             for name in template.names
         )
+
+    def _native_mapping(self) -> NativeMapping | None:
+        """What makes most events of a rule that looks at JSON."""
+        topic = self._topic
+        is_plain = self._payload == "data" and not self._needs_words
+        if topic is None or self._payload == "envelope" or is_plain:
+            return None
+        found = [None if one is None else one.parts for one in (self._event, self._id, self._data)]
+        meta = [(name, template.parts) for name, template in self._meta]
+        checks = (_check_topic, check_event_type, check_own_id)
+        templates = (topic.parts, found[0], found[1], found[2], meta)
+        return NativeMapping(templates, self._payload != "data", self._private, checks)
+
+    def _event_of(self, payload: bytes, words: Words) -> Event:
+        if self._payload == "envelope":
+            return self._of_envelope(payload, words)
+        return self._of_data(payload, words)
 
     def _of_data(self, payload: bytes, words: Words) -> Event:
         assert self._topic is not None
@@ -232,6 +259,12 @@ class PayloadWords(dict[str, str]):
 def _path_of(name: str) -> tuple[str, ...]:
     """The parts of a path; there are as many as the rules have."""
     return tuple(name.split(".")[1:])
+
+
+def _check_topic(text: str) -> str:
+    """A topic that sources may publish to. Raises InvalidEvent, Forbidden."""
+    check_not_reserved((check_topic(text),))
+    return text
 
 
 def _template(text: str | None) -> PlaceholderText | None:

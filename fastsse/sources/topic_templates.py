@@ -39,6 +39,11 @@ class PlaceholderText:
         self.member: Final = self._members[0] if is_only else None
 
     @property
+    def parts(self) -> tuple[str | tuple[str, str | None], ...]:
+        """Its texts, and the names of words with what stands for them where they are missing."""
+        return self._parts
+
+    @property
     def only(self) -> str | None:
         """The name, if the text is one placeholder and nothing else."""
         return self._only

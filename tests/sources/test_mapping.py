@@ -1,11 +1,14 @@
-"""Rules map messages as a plain reading of their templates says, whatever the payload is."""
+"""Rules map messages as a plain reading of their templates says, whatever the payload is.
+
+Most are mapped natively, the others in Python: both must make the same of a message.
+"""
 
 import json
 import re
 from typing import Any
 
 import orjson
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastsse.config.sources import SourceRule
@@ -96,8 +99,16 @@ def _event(rule: dict[str, Any], payload: bytes) -> Event | str:
         return str(error)
 
 
-def _said(found: Event | str) -> Any:
-    if isinstance(found, str):
+def _made(maker: Maker, payload: bytes, words: Any) -> Event | str | None:
+    """What a rule makes of a message; text: why it makes no event."""
+    try:
+        return maker.make(PlainMessage("", payload, words))
+    except ValueError as error:
+        return str(error)
+
+
+def _said(found: Event | str | None) -> Any:
+    if found is None or isinstance(found, str):
         return found
     return {name: getattr(found, name) for name in Event.__slots__}
 
@@ -138,11 +149,81 @@ def test_an_event_is_what_a_plain_reading_of_its_rule_says(
     base: dict[str, Any] = {"name": "s", "channels": ["*"]}
     maker = Maker(SourceRule.model_validate(base | given_rule), 1 << 20)
     for one in messages:
-        found: Event | str
-        try:
-            made = maker.make(PlainMessage("", one, lambda: WORDS))
-            assert made is not None
-            found = made
-        except ValueError as error:
-            found = str(error)
-        assert _said(found) == _said(_event(given_rule, one))
+        assert _said(_made(maker, one, lambda: WORDS)) == _said(_event(given_rule, one))
+
+
+class _Words(dict[str, str]):
+    """Words of a message of Kafka: one is too long, one is no text."""
+
+    def __missing__(self, name: str) -> str:
+        if name == "key":
+            raise ValueError("key is longer than 1024 bytes")
+        raise KeyError(name)
+
+
+MESSAGE = _Words({"topic": "k", "header.a": "x", "header.b": "\udcff", "partition": "0"})
+MORE = ("key", "header.a", "header.b", "header.c", "topic")
+
+
+def any_template(*more: str) -> st.SearchStrategy[str]:
+    names = st.sampled_from((*PLACES[:7], "data.mercure", *MORE, *more))
+    word = st.builds(
+        lambda name, default: "{" + name + ("" if default is None else f"|{default}") + "}",
+        names,
+        st.sampled_from((None, "", "d", "earliest")),
+    )
+    text = st.sampled_from(("t/", "$", "/.well-known/", "mercure/x", "fastsse.", "\n", "é"))
+    return st.lists(word | text, min_size=1, max_size=3).map("".join)
+
+
+def an_object() -> st.SearchStrategy[bytes]:
+    """Mostly objects with the members that rules ask for."""
+    leaf = st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats(allow_nan=False)
+    leaf |= st.sampled_from(("", "x", "/.well-known/mercure/x", "1-1", "é", "\n", "y" * 1100))
+    value = leaf | st.lists(leaf, max_size=2) | st.dictionaries(st.sampled_from(NAMES), leaf)
+    members = st.dictionaries(st.sampled_from((*NAMES, "mercure")), value, max_size=5)
+    plain = members.map(lambda found: json.dumps(found).encode())
+    twice = plain.map(lambda text: text[:-1].rstrip(b"{") + b',"a":1}')
+    return plain | twice | plain.map(lambda text: b" " + text) | payload()
+
+
+@settings(max_examples=400)
+@given(
+    fields=st.fixed_dictionaries(
+        {
+            "payload": st.sampled_from(("json", "auto", "data")),
+            "topic": any_template("meta.m"),
+            "private": st.booleans(),
+            "meta": st.dictionaries(st.sampled_from(("m", "n")), any_template(), min_size=1),
+        },
+        optional={
+            "event": any_template("meta.m", "meta.o"),
+            "id": any_template("meta.n"),
+            "data": any_template("meta.m"),
+            "filter": st.sampled_from(('data.a == "x"', "meta.m != 3", "data.b > 1")),
+        },
+    ),
+    messages=st.lists(an_object(), min_size=1, max_size=6),
+)
+def test_native_and_python_make_the_same_of_every_message(
+    fields: dict[str, Any], messages: list[bytes]
+) -> None:
+    base: dict[str, Any] = {"name": "s", "url": "kafka://h:9092", "topics": ["t"]}
+    rule = SourceRule.model_validate(base | fields)
+    both = Maker(rule, 1 << 20, None, 500), Maker(rule, 1 << 20, None, 500)
+    both[1]._mapping = None
+    for one in messages:
+        native, python = (_made(maker, one, lambda: MESSAGE) for maker in both)
+        assert _said(native) == _said(python)
+
+
+def test_usual_messages_are_mapped_natively() -> None:
+    base: dict[str, Any] = {"name": "s", "url": "kafka://h:9092", "topics": ["t"]}
+    templates = {"topic": "{data.a}/{meta.m}", "event": "{data.b|x}", "meta": {"m": "{data.n}"}}
+    maker = Maker(SourceRule.model_validate(base | templates | {"payload": "json"}), 1 << 20)
+    mapping = maker._mapping
+    assert mapping is not None
+    event = mapping.event_of(b'{"a":"s","n":17,"deep":{"b":[1]}}', {})
+    assert event is not None
+    assert (event.topics, event.event, event.meta) == (("s/17",), b"x", b'{"m":17}')
+    assert mapping.event_of(b'{"n":17}', {}) is None
