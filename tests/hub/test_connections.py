@@ -44,6 +44,21 @@ def test_a_row_says_what_was_put_or_that_it_is_cut(
         assert len(subject.encode()) > 16
 
 
+@pytest.mark.parametrize("host", ["unix", "", "1.2.3", "01.2.3.4", "a\0b", "::1::", "fe80::1%eth0"])
+def test_hosts_are_read_as_the_standard_library_reads_them(host: str) -> None:
+    rows = Connections(CAPACITY)
+    rows.opened(1 << 32, 0, Visitor(host), None)
+    seen = rows.seen(1 << 32)
+    assert seen is not None
+    address = host.partition("%")[0]
+    try:
+        assert ipaddress.ip_address(seen.address) == ipaddress.ip_address(address)
+    except ValueError:
+        assert seen.address == "unix"
+        with pytest.raises(ValueError, match="address"):
+            ipaddress.ip_address(address)
+
+
 def test_a_uuid_is_kept_whole_next_to_an_ipv6_address() -> None:
     rows = Connections(CAPACITY)
     rows.opened(1 << 32, 0, Visitor("2001:db8::1", 443), Rights(subject=USER))
