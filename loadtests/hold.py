@@ -2,10 +2,12 @@
 
     python -m loadtests.hold                          # 100,000 streams
     python -m loadtests.hold --connections 1000000    # as far as memory goes
+    python -m loadtests.hold --tokens --presence --store sqlite:events.db
 
 With a hard limit of 20,000 descriptors a process holds about 19,000 streams. So the service has as
 many workers as the streams need, and the swarm as many processes. Every stream must receive every
 broadcast once. A sample of other streams is cut during a broadcast and must receive it later.
+A step that is not done in time ends the run: the figures say which, and how far it came.
 """
 
 from __future__ import annotations
@@ -15,15 +17,18 @@ import contextlib
 import json
 import math
 import resource
+import secrets
 import subprocess
 import sys
 import tempfile
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import click
+import jwt
 
 from bench.server import Server
 from fastsse.stamp import Stamp, encode, now_us
@@ -34,6 +39,76 @@ RESERVE = 300
 UNEVEN = 850
 SAMPLE = 100
 POLL_S = 0.1
+TOKEN_S = 3600
+# Of `/proc/net/netstat`: what the kernel did not take.
+REFUSALS = ("ListenOverflows", "ListenDrops", "TCPMemoryPressures", "TCPAbortOnMemory")
+
+
+@dataclass(frozen=True)
+class Load:
+    """What is held.
+
+    Attributes:
+        key: that signs the tokens; empty: no tokens.
+    """
+
+    connections: int
+    workers: int
+    processes: int
+    broadcasts: int
+    sample: int
+    patience_s: float
+    presence: bool
+    store: str
+    key: str
+
+    @property
+    def options(self) -> list[str]:
+        """Those of the server."""
+        options = ["--access-lines", "0", "--drain", "1s", "--workers", str(self.workers)]
+        options += ["--subscriptions"] if self.presence else []
+        options += ["--store", self.store] if self.store else []
+        return [*options, "--jwt-key", self.key] if self.key else options
+
+    def headers(self) -> dict[str, str]:
+        """Those of a publisher, and of the sample."""
+        if not self.key:
+            return {}
+        claims = {"mercure": {"publish": ["*"], "subscribe": ["news"]}}
+        return {"Authorization": f"Bearer {jwt.encode(claims, self.key, 'HS256')}"}
+
+
+@dataclass
+class Held:
+    """A run, and what is known of it."""
+
+    load: Load
+    server: Server
+    figures: dict[str, object] = field(default_factory=dict)
+
+
+def mint(path: Path, key: str, count: int) -> None:
+    """Writes a token for each stream, each of a subject of its own."""
+    until_s = int(time.time()) + TOKEN_S
+    with path.open("w") as file:
+        for number in range(count):
+            claims = {
+                "mercure": {"subscribe": ["news"]},
+                "sub": f"user-{number}",
+                "exp": until_s,
+            }
+            file.write(jwt.encode(claims, key, "HS256") + "\n")
+
+
+def refusals() -> dict[str, int]:
+    """The kernel's counters of connections and memory that it refused, since its start."""
+    names, values = [
+        line.split()[1:]
+        for line in Path("/proc/net/netstat").read_text().splitlines()
+        if line.startswith("TcpExt:")
+    ]
+    found = dict(zip(names, map(int, values), strict=True))
+    return {name: found.get(name, 0) for name in REFUSALS}
 
 
 def kernel_bytes() -> int:
@@ -59,27 +134,29 @@ def stats(server: Server) -> dict:
         return json.load(answer)
 
 
-def publish(server: Server, number: int) -> str:
+def publish(held: Held, number: int) -> str:
     """Publishes one event to all streams and returns its id."""
     data = encode(Stamp(now_us(), 1, number), 128)
-    request = urllib.request.Request(server.url + "/events?topic=news", data)
+    url = held.server.url + "/events?topic=news"
+    request = urllib.request.Request(url, data, held.load.headers())
     with urllib.request.urlopen(request, timeout=60) as answer:
         return str(json.load(answer)["id"])
 
 
 @contextlib.contextmanager
-def swarm(
-    server: Server, streams: int, processes: int, report: Path, topic: str = "news"
-) -> Iterator[subprocess.Popen]:
+def swarm(held: Held, report: Path, tokens: Path) -> Iterator[subprocess.Popen]:
     """Opens all streams but the sample. Writes a report when it is ordered to end."""
-    command = [sys.executable, "-m", "fastsse", "swarm", server.url, "--topic", topic]
+    load = held.load
+    command = [sys.executable, "-m", "fastsse", "swarm", held.server.url, "--topic", "news"]
     options = {
-        "--connections": str(streams),
+        "--connections": str(load.connections),
         "--duration": "0s",
-        "--max-opening": str(512 * processes),
-        "--processes": str(processes),
+        "--max-opening": str(512 * load.processes),
+        "--processes": str(load.processes),
         "--json": str(report),
     }
+    if load.key:
+        options["--tokens"] = str(tokens)
     arguments = [part for option in options.items() for part in option]
     process = subprocess.Popen([*command, *arguments], stdout=subprocess.DEVNULL)
     try:
@@ -104,17 +181,16 @@ def wait_for(what: str, condition: Callable[[], bool], patience_s: float) -> flo
     return time.monotonic() - began
 
 
-def broadcast(
-    server: Server, connections: int, number: int, patience_s: float
-) -> tuple[str, float]:
+def broadcast(held: Held, number: int) -> tuple[str, float]:
     """Publishes; the event's id, and seconds until each stream's copy went into its socket."""
+    server = held.server
     before = stats(server)["totals"]["deliveries"]
     began = time.monotonic()
-    event = publish(server, number)
+    event = publish(held, number)
     wait_for(
         f"Broadcast {number}",
-        lambda: stats(server)["totals"]["deliveries"] - before >= connections,
-        patience_s,
+        lambda: stats(server)["totals"]["deliveries"] - before >= held.load.connections,
+        held.load.patience_s,
     )
     return event, time.monotonic() - began
 
@@ -122,13 +198,16 @@ def broadcast(
 # ── The sample that resumes ───────────────────────────────────────────────────────────────────
 
 
-async def follow(port: int, last_id: str, events: int) -> list[str]:
+async def follow(held: Held, last_id: str, events: int) -> list[str]:
     """Ids on a stream: the opening's, then so many events'."""
+    port = int(held.server.url.rpartition(":")[2])
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:
-        last = f"Last-Event-ID: {last_id}\r\n" if last_id else ""
-        head = f"GET /events?topic=news HTTP/1.0\r\nHost: localhost\r\n{last}\r\n"
-        writer.write(head.encode())
+        lines = {"Host": "localhost", **held.load.headers()}
+        if last_id:
+            lines["Last-Event-ID"] = last_id
+        head = "".join(f"{name}: {value}\r\n" for name, value in lines.items())
+        writer.write(f"GET /events?topic=news HTTP/1.0\r\n{head}\r\n".encode())
         ids = []
         while len(ids) <= events:
             line = await reader.readline()
@@ -141,80 +220,135 @@ async def follow(port: int, last_id: str, events: int) -> list[str]:
         writer.close()
 
 
-async def all_follow(port: int, places: list[str], events: int) -> list[list[str]]:
+async def all_follow(held: Held, places: list[str], events: int) -> list[list[str]]:
     """As `follow`, for all of the sample at once."""
-    return await asyncio.gather(*(follow(port, place, events) for place in places))
+    return await asyncio.gather(*(follow(held, place, events) for place in places))
 
 
-def resumed(server: Server, connections: int, number: int, patience_s: float) -> int:
+def resumed(held: Held) -> int:
     """Cuts the sample, broadcasts twice, and reopens the sample. Returns how many streams received
     exactly the missed events."""
-    port = int(server.url.rpartition(":")[2])
-    places = [ids[0] for ids in asyncio.run(all_follow(port, [""] * SAMPLE, 0))]
-    left = "The sample's leaving"
-    wait_for(left, lambda: stats(server)["connections"] <= connections, patience_s)
-    missed = [broadcast(server, connections, number + n, patience_s)[0] for n in range(2)]
-    got = asyncio.run(all_follow(port, places, len(missed)))
+    load, number = held.load, held.load.broadcasts + 1
+    places = [ids[0] for ids in asyncio.run(all_follow(held, [""] * load.sample, 0))]
+    wait_for(
+        "The sample's leaving",
+        lambda: stats(held.server)["connections"] <= load.connections,
+        load.patience_s,
+    )
+    missed = [broadcast(held, number + n)[0] for n in range(2)]
+    got = asyncio.run(all_follow(held, places, len(missed)))
     return sum(ids[1:] == missed for ids in got)
+
+
+# ── The run ───────────────────────────────────────────────────────────────────────────────────
+
+
+def open_all(held: Held, crew: subprocess.Popen) -> None:
+    """Waits until all streams are open; time, CPU and memory of that."""
+    load, server = held.load, held.server
+    idle, cpu_us, refused = server.memory(), server.cpu_us(), refusals()
+    kernel, free = kernel_bytes(), available_bytes()
+    began = time.monotonic()
+    try:
+        wait_for(
+            "Opening",
+            lambda: stats(server)["connections"] >= load.connections or crew.poll() is not None,
+            load.patience_s,
+        )
+        if crew.poll() is not None:
+            raise click.ClickException("The swarm ended early.")
+    finally:
+        taken_s = time.monotonic() - began
+        opened = max(1, stats(server)["connections"])
+        held.figures |= {
+            "opened": opened,
+            "opened_s": round(taken_s, 1),
+            "opened_a_second": round(opened / taken_s),
+            "opening_cpu_s": round((server.cpu_us() - cpu_us) / 1e6, 1),
+            "idle_worker_private_bytes": round(idle["private"] / (load.workers + 2)),
+            "user_bytes_each": round((server.memory()["pss"] - idle["pss"]) / opened),
+            "kernel_bytes_each_both_ends": round((kernel_bytes() - kernel) / opened),
+            "machine_bytes_each_both_ends": round((free - available_bytes()) / opened),
+            "kernel_refused": {name: now - refused[name] for name, now in refusals().items()},
+        }
+
+
+def reach_all(held: Held) -> None:
+    """Broadcasts, and has the sample resume."""
+    load, server = held.load, held.server
+    cpu_us = server.cpu_us()
+    numbers = range(1, load.broadcasts + 1)
+    reached = [broadcast(held, number)[1] for number in numbers]
+    held.figures["broadcast_reached_all_s"] = [round(one, 2) for one in reached]
+    held.figures["broadcasts_cpu_s"] = round((server.cpu_us() - cpu_us) / 1e6, 1)
+    if load.sample:
+        held.figures["sample_resumed_exactly"] = f"{resumed(held)} of {load.sample}"
+    spread = sorted(one["connections"] for one in stats(server)["processes"])
+    held.figures["spread"] = [spread[0], spread[len(spread) // 2], spread[-1]]
+
+
+def run(load: Load, folder: Path) -> dict[str, object]:
+    """The figures; with `broke` if a step was not done."""
+    report, tokens = folder / "swarm.json", folder / "tokens"
+    if load.key:
+        mint(tokens, load.key, load.connections)
+    with Server(options=load.options) as server:
+        held = Held(load, server)
+        try:
+            ready = lambda: len(stats(server)["processes"]) == load.workers  # noqa: E731
+            wait_for("The workers", ready, load.patience_s)
+            with swarm(held, report, tokens) as crew:
+                open_all(held, crew)
+                reach_all(held)
+        except click.ClickException as error:
+            held.figures["broke"] = error.message
+    return held.figures | (of_swarm(json.loads(report.read_text())) if report.exists() else {})
+
+
+def of_swarm(result: dict) -> dict[str, object]:
+    """What the streams received, and how long it took."""
+    return {
+        "open_p99_ms": result["measures"]["open"]["p99_ms"],
+        "delivery_p50_ms": result["measures"]["latency"]["p50_ms"],
+        "delivery_p99_ms": result["measures"]["latency"]["p99_ms"],
+        "events_received": result["counters"]["events"],
+        "ended_early": result["ended"],
+        "faults": {name: count for name, count in result["faults"].items() if count},
+    }
 
 
 @click.command(help=__doc__)
 @click.option("--connections", default=100_000, show_default=True, type=click.IntRange(1))
 @click.option("--broadcasts", default=3, show_default=True, type=click.IntRange(1))
+@click.option("--sample", default=SAMPLE, show_default=True, help="Streams that resume; 0: none.")
 @click.option("--workers", default=0, help="0: as many as the descriptors need, at least two.")
 @click.option("--patience", "patience_s", default=600, show_default=True, help="Seconds a step.")
-def main(connections: int, broadcasts: int, workers: int, patience_s: int) -> None:
+@click.option("--tokens", is_flag=True, help="A token for each stream (HS256).")
+@click.option("--presence", is_flag=True, help="The server has --subscriptions.")
+@click.option("--store", default="", help="The server's --store.")
+def main(
+    connections: int, workers: int, patience_s: int, tokens: bool, **rest: int | bool | str
+) -> None:
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1] - RESERVE
-    workers = workers or max(2, math.ceil(connections / (limit - UNEVEN)))
-    processes = math.ceil(connections / limit)
-    with contextlib.ExitStack() as stack:
-        report = Path(stack.enter_context(tempfile.TemporaryDirectory()), "swarm.json")
-        quiet = ("--access-lines", "0", "--drain", "1s", "--workers", str(workers))
-        server = stack.enter_context(Server(options=quiet))
-        wait_for("The workers", lambda: len(stats(server)["processes"]) == workers, patience_s)
-        idle = server.memory()
-        kernel, cpu_us, free = kernel_bytes(), server.cpu_us(), available_bytes()
-        with swarm(server, connections, processes, report) as crew:
-            opened_s = wait_for(
-                "Opening",
-                lambda: stats(server)["connections"] == connections or crew.poll() is not None,
-                patience_s,
-            )
-            if crew.poll() is not None:
-                raise click.ClickException("The swarm ended early.")
-            held = server.memory()
-            kernel, free = kernel_bytes() - kernel, free - available_bytes()
-            opening_cpu_us = server.cpu_us() - cpu_us
-            numbers = range(1, broadcasts + 1)
-            reached = [broadcast(server, connections, n, patience_s)[1] for n in numbers]
-            cpu_us = server.cpu_us() - cpu_us
-            exact = resumed(server, connections, broadcasts + 1, patience_s)
-            spread = sorted(one["connections"] for one in stats(server)["processes"])
-        result = json.loads(report.read_text())
-    published = broadcasts + 2
-    received, faults = result["counters"]["events"], result["faults"]
-    ended = sum(result["ended"].values())
-    figures = {
-        "connections": connections,
-        "workers": workers,
-        "swarm_processes": processes,
-        "spread": {"least": spread[0], "median": spread[len(spread) // 2], "most": spread[-1]},
-        "opened_s": round(opened_s, 1),
-        "user_bytes_each": round((held["pss"] - idle["pss"]) / connections),
-        "idle_worker_private_bytes": round(idle["private"] / (workers + 2)),
-        "kernel_bytes_each_both_ends": round(kernel / connections),
-        "machine_bytes_each_both_ends": round(free / connections),
-        "broadcast_reached_all_s": [round(one, 2) for one in reached],
-        "opening_cpu_s": round(opening_cpu_us / 1e6, 1),
-        "broadcasts_cpu_s": round((cpu_us - opening_cpu_us) / 1e6, 1),
-        "sample_resumed_exactly": f"{exact} of {SAMPLE}",
-        "events_expected": connections * published,
-        "events_received": received,
-        "ended_early": ended,
-        "faults": faults,
-    }
-    click.echo(json.dumps(figures, indent=2))
-    if received != connections * published or any(faults.values()) or exact != SAMPLE:
+    load = Load(
+        connections=connections,
+        workers=workers or max(2, math.ceil(connections / (limit - UNEVEN))),
+        processes=math.ceil(connections / limit),
+        patience_s=patience_s,
+        key=secrets.token_hex(32) if tokens else "",
+        **rest,
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        figures = run(load, Path(folder))
+    expected = connections * (load.broadcasts + (2 if load.sample else 0))
+    first = {"connections": connections, "workers": load.workers, "processes": load.processes}
+    click.echo(json.dumps(first | {"events_expected": expected} | figures, indent=2))
+    exact = figures.get("sample_resumed_exactly", f"0 of {load.sample}")
+    if (
+        figures.get("events_received") != expected
+        or figures["faults"]
+        or exact != f"{load.sample} of {load.sample}"
+    ):
         raise SystemExit(1)
 
 

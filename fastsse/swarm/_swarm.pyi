@@ -8,6 +8,7 @@ MEASURE_NAMES: tuple[str, ...]
 PUBLISH_COUNTER_NAMES: tuple[str, ...]
 PUBLISH_MEASURE_NAMES: tuple[str, ...]
 HISTOGRAM_BUCKETS: int
+VALUE: int
 BLOCK_BYTES: int
 PUBLISH_BLOCK_BYTES: int
 
@@ -25,10 +26,11 @@ class Swarm:
         connections: how many; each needs a file descriptor.
         target: the server's packed socket address.
         request: pieces of the request head up to and without its last blank line, each with the
-            modulus of the connection number written after it (0: the number itself; not written
-            after the last piece).
+            modulus of the connection number written after it (0: the number itself; VALUE: the
+            connection's value instead; not written after the last piece).
         family: AF_INET or AF_INET6.
         sources: packed source addresses (port 0) to bind in turn; none: the kernel chooses.
+        values: connection i has value i, modulo their count.
         first_number: the number of the first connection.
         connects_per_s: pace of new connections; 0: as fast as `max_opening` allows.
         max_opening: connections at most that are connecting or wait for a response head.
@@ -52,6 +54,7 @@ class Swarm:
         request: Sequence[tuple[bytes, int]],
         family: int,
         sources: Sequence[bytes] = (),
+        values: Sequence[bytes] = (),
         first_number: int = 0,
         connects_per_s: float = 0,
         max_opening: int = 512,

@@ -14,7 +14,7 @@ from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memset
 
 from fastsse.swarm.native.chunks cimport CHUNK_BAD, CHUNK_END, Chunks, chunks_decode
-from fastsse.swarm.native.engine cimport BROADCASTS, READ_BYTES, Broadcast, Engine
+from fastsse.swarm.native.engine cimport BROADCASTS, OWN_VALUE, READ_BYTES, Broadcast, Engine
 from fastsse.swarm.native.events cimport BLOCK_FINISHED, Block, read_block
 from fastsse.swarm.native.histogram cimport HISTOGRAM_LENGTH, histogram_index
 from fastsse.swarm.native.loop cimport run_loop
@@ -64,6 +64,7 @@ PUBLISH_COUNTER_NAMES = (
 )
 PUBLISH_MEASURE_NAMES = ("delay", "answer", "total")
 HISTOGRAM_BUCKETS = HISTOGRAM_LENGTH
+VALUE = OWN_VALUE
 BLOCK_BYTES = 8 * BLOCK_WORDS
 PUBLISH_BLOCK_BYTES = 8 * PUBLISH_WORDS
 
@@ -99,9 +100,10 @@ cdef class Swarm:
     cdef Engine engine
     cdef _Block block
     cdef tuple keeps             # bytes objects that the engine points into
+    cdef size_t value_bytes_max
 
     def __cinit__(self, block, *, uint32_t connections, target, request, int family,
-                  sources=(), uint32_t first_number=0, double connects_per_s=0,
+                  sources=(), values=(), uint32_t first_number=0, double connects_per_s=0,
                   uint32_t max_opening=512, double open_timeout_s=30, bint reconnects=True,
                   double default_retry_s=3, double churn_per_s=0, double slow_share=0,
                   double slow_bytes_per_s=0, uint32_t slow_buffer_bytes=0,
@@ -122,6 +124,7 @@ cdef class Swarm:
         self.engine.settings.slow_buffer_bytes = slow_buffer_bytes
         self.engine.random = clock_us(CLOCK_REALTIME) | 1
         self._take_addresses(target, sources)
+        self._take_values(values)
         self._take_request(request)
         self._make_table(connections, slow_share)
 
@@ -137,6 +140,24 @@ cdef class Swarm:
             self.engine.source_count = <uint32_t>len(sources)
         return 0
 
+    cdef int _take_values(self, values) except -1:
+        cdef size_t end = 0
+        cdef uint32_t i, count = <uint32_t>len(values)
+        cdef bytes joined = b"".join(values)
+        self.keeps += (joined,)
+        self.engine.request.values = PyBytes_AS_STRING(joined)
+        self.engine.request.value_count = count
+        if not count:
+            return 0
+        self.engine.request.value_ends = <size_t *>calloc(count, sizeof(size_t))
+        if self.engine.request.value_ends == NULL:
+            raise MemoryError
+        for i in range(count):
+            end += len(values[i])
+            self.engine.request.value_ends[i] = end
+            self.value_bytes_max = max(self.value_bytes_max, <size_t>len(values[i]))
+        return 0
+
     cdef int _take_request(self, request) except -1:
         cdef uint32_t i, pieces = <uint32_t>len(request)
         cdef bytes text = b"".join(piece for piece, _ in request)
@@ -145,13 +166,16 @@ cdef class Swarm:
         self.engine.request.pieces = pieces
         self.engine.request.piece_bytes = <uint32_t *>calloc(pieces, sizeof(uint32_t))
         self.engine.request.modulus = <uint32_t *>calloc(pieces, sizeof(uint32_t))
-        self.engine.request_buffer = <char *>malloc(len(text) + 20 * pieces + 8192)
+        self.engine.request_buffer = <char *>malloc(
+            len(text) + (20 + self.value_bytes_max) * pieces + 8192)
         if (self.engine.request.piece_bytes == NULL or self.engine.request.modulus == NULL
                 or self.engine.request_buffer == NULL):
             raise MemoryError
         for i in range(pieces):
             self.engine.request.piece_bytes[i] = <uint32_t>len(request[i][0])
             self.engine.request.modulus[i] = <uint32_t>request[i][1]
+            if self.engine.request.modulus[i] == OWN_VALUE and not self.engine.request.value_count:
+                raise ValueError("the request has a place for a value, and there are none")
         return 0
 
     cdef int _make_table(self, uint32_t connections, double slow_share) except -1:
@@ -206,6 +230,7 @@ cdef class Swarm:
         free(self.engine.request_buffer)
         free(self.engine.request.piece_bytes)
         free(self.engine.request.modulus)
+        free(self.engine.request.value_ends)
         free(self.engine.waiting.items)
 
 

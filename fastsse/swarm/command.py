@@ -196,6 +196,13 @@ CPUS = _Read("cores", read_cpus)
     help="Header of each request; repeatable; {n} works here too.",
 )
 @click.option(
+    "--tokens",
+    "tokens_path",
+    type=click.Path(dir_okay=False),
+    metavar="FILE",
+    help="A file with a token a line: each stream sends one of its own.",
+)
+@click.option(
     "--json",
     "json_path",
     type=click.Path(dir_okay=False, allow_dash=True),

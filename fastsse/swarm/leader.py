@@ -22,6 +22,7 @@ from typing import Any
 
 from fastsse.swarm._swarm import BLOCK_BYTES, Swarm
 from fastsse.swarm.job import STRIDE_BYTES, decode_job
+from fastsse.swarm.tokens import tokens_of
 
 
 def _work(share: Mapping[str, Any], block: memoryview, cpu: int | None, parent: int) -> None:
@@ -33,7 +34,11 @@ def _work(share: Mapping[str, Any], block: memoryview, cpu: int | None, parent: 
             os.sched_setaffinity(0, {cpu})
         hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-        Swarm(block, parent_pid=parent, **share).run()
+        arguments = dict(share)
+        if (path := arguments.pop("tokens_path")) is not None:
+            own = tokens_of(path, arguments["first_number"], arguments["connections"])
+            arguments["values"] = own
+        Swarm(block, parent_pid=parent, **arguments).run()
         status = 0
     except (OSError, ValueError, MemoryError) as error:
         print(f"fastsse swarm: {error}", file=sys.stderr, flush=True)

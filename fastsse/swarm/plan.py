@@ -7,7 +7,7 @@ import os
 from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
 
-from fastsse.swarm import machine_limits
+from fastsse.swarm import machine_limits, tokens
 from fastsse.swarm.addresses import Address, resolve, source_addresses
 from fastsse.swarm.refusal import Refusal
 from fastsse.swarm.request_template import request_head, split_at_numbers
@@ -25,6 +25,8 @@ class Plan:
         connections: how many are held at once.
         topics: added to the query; `{n}` is the connection's number, `{n%100}` its remainder.
         headers: added to each request; `{n}` works here too.
+        tokens_path: a file with a token a line; connection n sends line n, modulo their count.
+            None: no tokens.
         connect_rate: new connections a second; 0: as fast as answers come.
         max_opening: connections at most that are under way at once.
         processes: 0: as many as descriptors and cores ask for.
@@ -40,6 +42,7 @@ class Plan:
     connections: int
     topics: tuple[str, ...] = ()
     headers: tuple[tuple[str, str], ...] = ()
+    tokens_path: str | None = None
     connect_rate: float = 0
     max_opening: int = 512
     open_timeout_s: float = 30
@@ -56,10 +59,11 @@ class Plan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Share:
-    """What one process does: the arguments of `fastsse._swarm.Swarm`."""
+    """What one process does: the arguments of `fastsse._swarm.Swarm`, which gets the tokens."""
 
     connections: int
     first_number: int
+    tokens_path: str | None
     target: bytes
     family: int
     sources: tuple[bytes, ...]
@@ -81,6 +85,8 @@ def shares_of(plan: Plan) -> list[Share]:
         Refusal: it can't be carried out; the message says what to change.
     """
     _check_values(plan)
+    if plan.tokens_path is not None:
+        tokens.check(plan.tokens_path)
     url = urlsplit(plan.url)
     target = resolve(url)
     if not (target.is_loopback or plan.own_target):
@@ -91,7 +97,7 @@ def shares_of(plan: Plan) -> list[Share]:
     sources = source_addresses(target, plan.sources, plan.connections)
     processes = plan.processes or _processes_for(plan)
     machine_limits.check(plan.connections, processes, len(sources), both_ends=target.is_loopback)
-    head = request_head(url, plan.topics, plan.headers)
+    head = request_head(url, plan.topics, plan.headers, plan.tokens_path is not None)
     return _divide(plan, target, sources, split_at_numbers(head), processes)
 
 
@@ -128,6 +134,7 @@ def _divide(
     whole = Share(
         connections=plan.connections,
         first_number=0,
+        tokens_path=plan.tokens_path,
         target=target.packed,
         family=int(target.family),
         sources=tuple(source.packed for source in sources),

@@ -5,10 +5,12 @@ import struct
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from fastsse import stamp
+from fastsse.swarm import Crew, Plan, _swarm
 from fastsse.swarm.addresses import Address
 from tests.swarm.conftest import (
     CHUNKED_HEAD,
@@ -319,6 +321,42 @@ def test_each_connection_asks_for_its_own_topic(serve: Serve, swarm: Start) -> N
     assert lines == [
         b"GET /events?topic=user%%2F%d&topic=g%d HTTP/1.1" % (n, n % 5) for n in range(100, 112)
     ]
+
+
+def test_each_connection_of_each_process_sends_its_own_token(serve: Serve, tmp_path: Path) -> None:
+    def stream(connection: socket.socket, head: bytes, number: int) -> None:
+        connection.sendall(PLAIN_HEAD)
+        hold(connection)
+
+    server = serve(stream)
+    tokens = [b"a", b"bb." + b"c" * 7_000, b"d-_=", b"e"]
+    path = tmp_path / "tokens"
+    path.write_bytes(b"\n".join(tokens))
+    plan = Plan(
+        url=f"http://127.0.0.1:{server.port}/events?who={{n}}",
+        connections=6,
+        processes=2,
+        tokens_path=str(path),
+    )
+    with Crew(plan) as crew:
+        assert crew.wait_until_settled(60)
+        assert crew.figures()["streams"] == 6
+    found = {
+        int(head.split(b"who=")[1].split()[0]): head.split(b"Authorization: Bearer ")[1].split()[0]
+        for head in server.requests
+    }
+    assert found == {number: tokens[number % 4] for number in range(6)}
+
+
+def test_a_place_for_a_value_without_values_is_refused() -> None:
+    with pytest.raises(ValueError, match="there are none"):
+        _swarm.Swarm(
+            bytearray(_swarm.BLOCK_BYTES),
+            connections=1,
+            target=Address(socket.AF_INET, "127.0.0.1", 9).packed,
+            family=socket.AF_INET,
+            request=[(b"x", _swarm.VALUE), (b"y", 0)],
+        )
 
 
 def test_connections_come_from_the_given_addresses_in_turn(serve: Serve, swarm: Start) -> None:

@@ -142,6 +142,27 @@ def test_what_cannot_be_carried_is_refused_with_what_to_change(
         Crew(Plan(**plan))  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (b"", "has no tokens"),
+        (b"a\n\nb\n", "line 2"),
+        (b"a\nb c\n", "line 2"),
+        (b"a\0\n", "line 1"),
+    ],
+)
+def test_a_file_without_a_token_in_each_line_is_refused(
+    tmp_path: Path, text: bytes, says: str
+) -> None:
+    path = tmp_path / "tokens"
+    plan = Plan(url="http://127.0.0.1:9", connections=1, tokens_path=str(path))
+    with pytest.raises(Refusal, match="can't be read: No such file"):
+        Crew(plan)
+    path.write_bytes(text)
+    with pytest.raises(Refusal, match=says):
+        Crew(plan)
+
+
 def test_a_run_that_needs_more_memory_than_there_is_says_how_many_would_fit(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

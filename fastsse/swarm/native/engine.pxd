@@ -14,12 +14,16 @@ cdef enum:
     CARRY_BYTES_MAX = 64 * 1024 * 1024 # one event that a connection may hold unfinished
     TICK_US = 100 * 1000
     BROADCASTS = 1024                  # events whose completion is followed at once (power of two)
+    OWN_VALUE = 0x7fffffff             # a modulus: the connection's own value stands there
 
 cdef struct Template:                  # the request: pieces with the connection's number between
     const char *text
     uint32_t *piece_bytes
     uint32_t *modulus                  # after piece i comes `number % modulus` (0: number)
     uint32_t pieces
+    const char *values                 # of all connections, one after another; for OWN_VALUE
+    size_t *value_ends
+    uint32_t value_count
 
 cdef struct Broadcast:                 # an event on its way to every connection
     uint64_t due_us

@@ -3,7 +3,7 @@
 cimport cython
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memset
-from fastsse.swarm.native.engine cimport Engine, Template
+from fastsse.swarm.native.engine cimport OWN_VALUE, Engine, Template
 from fastsse.swarm.native.heap cimport heap_push
 from fastsse.swarm.native.histogram cimport histogram_record
 from fastsse.swarm.native.os cimport (
@@ -38,6 +38,13 @@ cdef inline Reason reason_of(int error) noexcept nogil:
     return OTHER
 
 
+@cython.cdivision(True)     # there is a value where one is asked for
+cdef inline char *put_value(char *at, const Template *request, uint32_t index) noexcept nogil:
+    cdef uint32_t place = index % request.value_count
+    cdef size_t begin = request.value_ends[place - 1] if place else 0
+    return put_text(at, request.values + begin, request.value_ends[place] - begin)
+
+
 @cython.cdivision(True)     # a modulus of 0 is looked at first
 cdef inline size_t write_request(Engine *engine, uint32_t index) noexcept nogil:
     """Puts this connection's request into the request buffer; returns its length in bytes."""
@@ -49,7 +56,11 @@ cdef inline size_t write_request(Engine *engine, uint32_t index) noexcept nogil:
     for i in range(request.pieces):
         at = put_text(at, text, request.piece_bytes[i])
         text += request.piece_bytes[i]
-        if i + 1 < request.pieces:
+        if i + 1 == request.pieces:
+            break
+        if request.modulus[i] == <uint32_t>OWN_VALUE:
+            at = put_value(at, request, index)
+        else:
             at = put_number(at, number % request.modulus[i] if request.modulus[i] else number)
     if connection.flags & (HAS_POSITION | HAS_OWN_ID):
         at = put_text(at, b"Last-Event-ID: ", 15)
