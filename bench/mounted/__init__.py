@@ -5,18 +5,14 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from bench.peers import own, sse_starlette_uvicorn
+from bench.peers import django_eventstream_asgi, own, sse_starlette_uvicorn
 from bench.peers.peer import PYTHON_PACKAGES, Peer, lacks_modules, versions_of
 
-__all__ = ["DJANGO_EVENTSTREAM", "MOUNT", "PEERS"]
+__all__ = ["MOUNT", "PEERS"]
 
 
 def _mount(directory: Path) -> list[str]:
     return [sys.executable, "-m", "bench.mounted.mount_program"]
-
-
-def _django_eventstream(directory: Path) -> list[str]:
-    return [sys.executable, "-m", "bench.mounted.django_program"]
 
 
 MOUNT = Peer(
@@ -28,13 +24,4 @@ MOUNT = Peer(
     missing=lacks_modules("uvicorn"),
     versions=versions_of("fastsse", "uvicorn", "uvloop", "httptools"),
 )
-DJANGO_EVENTSTREAM = Peer(
-    name="django-eventstream",
-    title="django-eventstream, uvicorn",
-    command=_django_eventstream,
-    install=PYTHON_PACKAGES,
-    settings="the same uvicorn; no storage, no middleware",
-    missing=lacks_modules("uvicorn", "django", "django_eventstream"),
-    versions=versions_of("django", "django-eventstream", "uvicorn"),
-)
-PEERS = (own.PEER, MOUNT, sse_starlette_uvicorn.PEER, DJANGO_EVENTSTREAM)
+PEERS = (own.PEER, MOUNT, sse_starlette_uvicorn.PEER, django_eventstream_asgi.UVICORN)

@@ -9,6 +9,7 @@ from bench.peers import (
     aiohttp_sse_server,
     better_sse,
     centrifugo,
+    django_eventstream_asgi,
     fastapi_uvicorn,
     gin,
     nchan,
@@ -45,6 +46,8 @@ PEERS: dict[str, Peer] = {
         aiohttp_sse_server.PEER,
         sse_starlette_uvicorn.PEER,
         fastapi_uvicorn.PEER,
+        django_eventstream_asgi.UVICORN,
+        django_eventstream_asgi.DAPHNE,
         BARE_UVLOOP,
     )
 }

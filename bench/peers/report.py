@@ -30,6 +30,14 @@ class Outcome:
     def median(self, name: str) -> float:
         return statistics.median(sample[name] for sample in self.samples)
 
+    def text(self, name: str) -> str:
+        """The median; of several samples also the least and the greatest."""
+        values = [sample[name] for sample in self.samples]
+        middle = _digits(self.median(name))
+        if len(values) == 1:
+            return middle
+        return f"{middle} ({_digits(min(values))} to {_digits(max(values))})"
+
 
 Outcomes = Mapping[tuple[str, str], Outcome]
 """By the names of case and peer."""
@@ -65,15 +73,19 @@ def _row(outcome: Outcome, figure: Figure, outcomes: Outcomes) -> list[str]:
             f"{outcome.median('repeated'):,.0f}",
             *(f"{outcome.median(name):,.1f}" for name in ("p50_ms", "p99_ms", "p99_9_ms")),
         ]
-    value, multiple = outcome.median(figure.name), ratio(outcome, figure.name, outcomes)
+    multiple = ratio(outcome, figure.name, outcomes)
     last = "" if multiple is None else f"{multiple:.3g}"
     return [
         outcome.peer.title,
         *cells,
-        f"{value:,.2f}" if value < 1000 else f"{value:,.0f}",
+        outcome.text(figure.name),
         figure.unit,
         last,
     ]
+
+
+def _digits(value: float) -> str:
+    return f"{value:,.2f}" if value < 1000 else f"{value:,.0f}"
 
 
 def table(outcomes: Outcomes) -> Table:

@@ -52,6 +52,13 @@ def test_figures_are_given_as_multiples_of_ours() -> None:
     assert "| 0.25 |" in as_markdown(outcomes)
 
 
+def test_several_samples_are_given_with_their_spread() -> None:
+    outcomes = outcomes_of(("fastsse", 200.0))
+    outcome = outcomes["publish", "fastsse"]
+    outcome.samples += [{"a_second": 1_500.0}, {"a_second": 100.25}]
+    assert outcome.text("a_second") == "200.00 (100.25 to 1,500)"
+
+
 def test_a_failed_case_stands_in_the_table_with_its_reason() -> None:
     outcomes = outcomes_of(("fastsse", 200.0))
     outcomes["publish", "gin"] = Outcome(CASES["publish"], PEERS["gin"], [], ["no answer"])
