@@ -19,10 +19,14 @@ from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.unicode cimport PyUnicode_AsUTF8AndSize, PyUnicode_DecodeUTF8
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
-from libc.string cimport memcpy, memset
+from libc.string cimport memcpy
 
 from fastsse._batch cimport EventBatch
 from fastsse.native.crc cimport crc32c_by_table, crc32c_of, crc_begin
+from fastsse.native.record cimport (
+    CONTROL, CONTROLS, CUT, DATA_KIND, ENTRY_HEAD, EVENT, EXPECT, EXPIRES, FIELD_HEAD, KEY, KIND_MAX,
+    META, NUMBER_BYTES, OWN_ID, PAYLOAD, PRIVATE, PRODUCER, RECORD_HEAD, REQUEST, STREAM, TAGS,
+    TIME, TRACE, TYPE, Field, Reader, find_fields, find_record, find_sealed)
 
 from fastsse._core import load_frame
 from fastsse.directives import BLANK, Directives, Producer, RequestKey, notice_of
@@ -30,43 +34,17 @@ from fastsse.events import EVENT_TOPICS_MAX, Event
 from fastsse.streamstate import StreamAsk
 
 cdef enum:
-    RECORD_HEAD = 8            # length and checksum
-    ENTRY_HEAD = 32            # of the whole, what stands before the topics
     DRAFT_HEAD = 20
     ENTRY_HEAD_1 = 22          # of format 1
-    EVENT = 0
-    CONTROL = 1
-    PRIVATE = 1
     OWN_ID_1 = 2
     UUID = 8
     TOPICS_MAX = 255           # what fits; how many there may be is EVENT_TOPICS_MAX
     SIMPLE_TOPIC_MAX = 1024
     RETRY_LEAST = 1000
     RETRY_MOST = 3600000
-    FIELD_HEAD = 5
-    NUMBER_BYTES = 8
-
-# Tags of fields. Those in EXTRA_TAGS are the slots of `Extras`, in its order; the data kind is the
-# frame's.
-cdef enum:
-    TIME = 1
-    OWN_ID = 2
-    EXPIRES = 3
-    TYPE = 4
-    DATA_KIND = 5
-    PAYLOAD = 6
-    KEY = 7
-    META = 8
-    TRACE = 9
-    CONTROLS = 10              # of a draft: it is to be a control entry, which says this
-    EXPECT = 11
-    REQUEST = 12
-    PRODUCER = 13
-    STREAM = 14
-    TAGS = 15                  # one more than the highest that is known
     EXTRAS = 6                 # slots that are fields; behind them stands `control`
-    KIND_MAX = 2               # the highest data kind that is known
 
+# The fields that are the slots of `Extras`, in its order; the data kind is the frame's.
 cdef uint8_t[EXTRAS] EXTRA_TAGS = [EXPIRES, TYPE, PAYLOAD, KEY, META, TRACE]
 
 cdef object NO_DIRECTIVES = Directives()
@@ -281,11 +259,6 @@ cdef bytes draft_of(
 
 # -- reading --------------------------------------------------------------------------------------
 
-cdef struct Reader:
-    const char* at
-    const char* end
-
-
 cdef object cut():
     return ValueError("a record was cut")
 
@@ -330,69 +303,16 @@ cdef inline bytes rest(Reader* reader):
     return PyBytes_FromStringAndSize(reader.at, reader.end - reader.at)
 
 
-cdef int next_record(
-    const char* buffer, Py_ssize_t* at, Py_ssize_t end, int head, Reader* reader
-) except -1:
-    """Sets the reader on the record at a place, behind its first number, and moves the place."""
-    cdef uint32_t behind
-    if end - at[0] < head:
+cdef inline int checked(int wrong) except -1:
+    if wrong == CUT:
         raise cut()
-    memcpy(&behind, buffer + at[0], 4)
-    if behind < <uint32_t>head - 4 or end - at[0] - 4 < behind:
-        raise cut()
-    reader.at = buffer + at[0] + 4
-    at[0] += 4 + <Py_ssize_t>behind
-    reader.end = buffer + at[0]
-    return 0
-
-
-cdef int next_sealed(
-    const char* buffer, Py_ssize_t* at, Py_ssize_t end, int head, Reader* reader
-) except -1:
-    """As `next_record`, of a record that has a checksum; the reader stands behind that."""
-    cdef uint32_t crc
-    next_record(buffer, at, end, head, reader)
-    memcpy(&crc, reader.at, 4)
-    reader.at += 4
-    if crc != crc32c_of(reader.at, reader.end - reader.at):
+    if wrong:
         raise damaged()
     return 0
 
 
 cdef object damaged():
     return ValueError("a damaged record")
-
-
-cdef struct Field:
-    const char* at             # NULL: the field is absent
-    Py_ssize_t size
-
-
-cdef int take_fields(Reader* reader, uint32_t fields_bytes, Field* fields) except -1:
-    """Finds the fields of known tags, and moves the reader behind all."""
-    cdef const char* end
-    cdef uint8_t tag, last = 0
-    cdef uint32_t size
-    memset(fields, 0, TAGS * sizeof(Field))
-    if reader.end - reader.at < <Py_ssize_t>fields_bytes:
-        raise cut()
-    end = reader.at + fields_bytes
-    while reader.at < end:
-        if end - reader.at < FIELD_HEAD:
-            raise cut()
-        tag = <uint8_t>reader.at[0]
-        memcpy(&size, reader.at + 1, 4)
-        reader.at += FIELD_HEAD
-        if tag <= last:
-            raise damaged()
-        if end - reader.at < <Py_ssize_t>size:
-            raise cut()
-        if tag < TAGS:
-            fields[tag].at = reader.at
-            fields[tag].size = size
-        last = tag
-        reader.at += size
-    return 0
 
 
 cdef bytes bytes_of(Field* field):
@@ -460,7 +380,7 @@ cdef list entries_of(
     cdef object base = MS_MAX << N_BITS, position
     cdef bytes body, control
     while at < end:
-        next_sealed(buffer, &at, end, ENTRY_HEAD, &reader)
+        checked(find_sealed(buffer, &at, end, ENTRY_HEAD, &reader))
         memcpy(&ms, reader.at, 8)
         memcpy(&n, reader.at + 8, 8)
         kind, flags, count = reader.at[16], reader.at[17], <uint8_t>reader.at[18]
@@ -469,7 +389,7 @@ cdef list entries_of(
         memcpy(&fields_bytes, reader.at + 20, 4)
         reader.at += ENTRY_HEAD - RECORD_HEAD
         topics = take_topics(&reader, count)
-        take_fields(&reader, fields_bytes, fields)
+        checked(find_fields(&reader, fields_bytes, fields))
         if ms != last_ms:
             last_ms = ms
             base = ms << N_BITS
@@ -511,7 +431,7 @@ cdef list entries_of_1(const char* buffer, Py_ssize_t end, object entry_type):
     cdef uint8_t flags
     cdef bytes own_id, body
     while at < end:
-        next_record(buffer, &at, end, ENTRY_HEAD_1, &reader)
+        checked(find_record(buffer, &at, end, ENTRY_HEAD_1, &reader))
         memcpy(&ms, reader.at, 8)
         memcpy(&n, reader.at + 8, 8)
         flags = <uint8_t>reader.at[16]
@@ -553,7 +473,7 @@ cdef EventBatch events_of(const char* buffer, Py_ssize_t end):
     cdef uint8_t flags, data_kind, spare
     cdef bint is_usual
     while at < end:
-        next_sealed(buffer, &at, end, DRAFT_HEAD, &reader)
+        checked(find_sealed(buffer, &at, end, DRAFT_HEAD, &reader))
         flags = <uint8_t>reader.at[0]
         count = <uint8_t>reader.at[1]
         data_kind, spare = <uint8_t>reader.at[2], <uint8_t>reader.at[3]
@@ -623,7 +543,7 @@ cdef object any_event(
 ):
     cdef Field[TAGS] fields
     topics = take_topics(reader, count)
-    take_fields(reader, fields_bytes, fields)
+    checked(find_fields(reader, fields_bytes, fields))
     return Event(
         topics,
         rest(reader),

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from itertools import accumulate
 from typing import Final, NamedTuple, Protocol
 
+from fastsse._content import StoredContent
 from fastsse.config import HistoryOptions
 from fastsse.entries import Entry, KeyedBatch
 from fastsse.errors import FastsseError
@@ -62,6 +63,7 @@ class Stretch(NamedTuple):
     is_last: bool  # Nothing matching is stored after `through`.
     evicted: Evicted  # What is not stored any more of these topics.
     damaged_through: int = 0  # Where it lies after the place asked for: lost up to here.
+    content: StoredContent | None = None  # The entries, if they were read as content.
 
     @property
     def evicted_through(self) -> int:
@@ -159,6 +161,10 @@ class Backbone(Protocol):
         templates, or `("*",)`. They have at most about `limit_bytes`, but at least one is read if
         there is one. `done` gets an error if the store can't be read now. A backbone without a
         store answers with the place itself. O(log n + read)."""
+
+    def read_content(self, topic: str, after: int, limit_bytes: int, done: Stretched) -> None:
+        """As `read`, of one topic, for a reader that needs only what was published: the stretch has
+        `content` in place of entries where the store can give it so."""
 
     def seek(self, selectors: tuple[str, ...], cursor: Cursor, done: Placed) -> None:
         """Calls `done` with the place from which a cursor continues, or None if the backbone does

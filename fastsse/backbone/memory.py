@@ -240,6 +240,10 @@ class MemoryBackbone:
         evicted = Evicted(0, ((0, self.head),), self.start)
         done(Stretch((), through=after, is_last=True, evicted=evicted))
 
+    def read_content(self, topic: str, after: int, limit_bytes: int, done: Stretched) -> None:
+        """As `read`."""
+        self.read((topic,), after, limit_bytes, done)
+
     def seek(self, selectors: tuple[str, ...], cursor: Cursor, done: Placed) -> None:
         """Answers None: it knows no more places than the hub's history."""
         done(None)

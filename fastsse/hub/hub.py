@@ -85,7 +85,8 @@ class Hub:
         on_content: the same, for durable streams.
         on_sweep: called by each `sweep`.
         tails: streams that another part encodes, such as those of durable streams.
-        find_streams, touch_stream, expired_streams, read_stored: methods of the backbone.
+        find_streams, touch_stream, expired_streams, read_content: methods of the backbone.
+        read_stored: `read` of the backbone.
         losses: how often the backbone's log lost events.
     """
 
@@ -147,6 +148,7 @@ class Hub:
         self.touch_stream: Final = backbone.touch_stream
         self.expired_streams: Final = backbone.expired_streams
         self.read_stored: Final = backbone.read
+        self.read_content: Final = backbone.read_content
         backbone.tail(start, self._deliver, self._on_broken)
 
     def _equip(self, backbone: MemoryBackbone, history: HistoryOptions) -> None:

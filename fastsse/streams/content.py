@@ -9,19 +9,21 @@ import json
 import re
 from base64 import b64encode
 from collections.abc import Iterator, Sequence
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeAlias
 
 import orjson
 
-from fastsse._content import join_content
+from fastsse._content import ContentRun, join_content
 from fastsse._core import Frame
 from fastsse.errors import InvalidEvent
 from fastsse.events import DATA_BYTES, DATA_JSON, DATA_TEXT
 from fastsse.streamoffsets import format_offset
 from fastsse.streamstate import StreamConfig
 
-__all__ = ["Piece", "control_block", "data_block", "data_of", "pieces_of", "rendered"]
+__all__ = ["Content", "Piece", "control_block", "data_block", "data_of", "pieces_of", "rendered"]
 
+Content: TypeAlias = Frame | ContentRun
+"""One event, or several as the store has them."""
 _LINE_END: Final = re.compile(rb"\r\n|\r|\n")
 _SPACE: Final = re.compile(r"[ \t\n\r]*")
 _decode = json.JSONDecoder().raw_decode
@@ -82,21 +84,21 @@ def _is_utf8(body: bytes) -> bool:
     return True
 
 
-def data_of(frame: Frame) -> bytes:
+def data_of(content: Content) -> bytes:
     """The bytes of an event as they were appended. O(bytes)."""
-    return join_content((frame,))
+    return join_content((content,))
 
 
-def rendered(config: StreamConfig, frames: Sequence[Frame]) -> bytes:
+def rendered(config: StreamConfig, contents: Sequence[Content]) -> bytes:
     """A body with this content. O(bytes)."""
     if config.kind == "json":
-        return join_content(frames, b",", b"[", b"]")
-    return join_content(frames)
+        return join_content(contents, b",", b"[", b"]")
+    return join_content(contents)
 
 
-def data_block(config: StreamConfig, frames: Sequence[Frame]) -> bytes:
+def data_block(config: StreamConfig, contents: Sequence[Content]) -> bytes:
     """One `data` event with this content. O(bytes)."""
-    body = rendered(config, frames)
+    body = rendered(config, contents)
     if config.kind == "bytes":
         body = b64encode(body)
     elif config.kind == "text" and not _is_utf8(body):

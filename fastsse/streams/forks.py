@@ -73,7 +73,7 @@ def _find_sub_offset(
         else:
             done(_config(fork, source, place, data[:wanted]))
 
-    reader.read(fork.topic, source, place, read)
+    reader.read_events(fork.topic, source, place, read)
 
 
 def _overshoot() -> BadRequest:

@@ -4,12 +4,13 @@ from collections.abc import Callable, Iterable, Sequence
 from operator import itemgetter
 from typing import Final, NamedTuple, Protocol, TypeAlias
 
-from fastsse._content import take_content
+from fastsse._content import take_content, take_stored
 from fastsse._core import Frame
 from fastsse.backbone import Stretch, Stretched
 from fastsse.entries import Entry
 from fastsse.errors import FastsseError
 from fastsse.hub.history import History
+from fastsse.streams.content import Content
 from fastsse.streams.turns import ReadTurns
 from fastsse.streamstate import Segment, StreamRow
 
@@ -24,14 +25,16 @@ class ContentGone(FastsseError):
 
 
 class Chunk(NamedTuple):
-    """A page: events, the position behind it, and whether the stream ends there now."""
+    """A page: content, the position behind it, and whether the stream ends there now. A frame is an
+    event; a run has several."""
 
-    contents: Sequence[Frame]
+    contents: Sequence[Content]
     next: int
     is_up_to_date: bool
 
 
 ChunkRead: TypeAlias = Callable[[Chunk | FastsseError], None]
+_ReadStore: TypeAlias = Callable[[str, int, int, Stretched], None]
 
 
 class StoredEntries(Protocol):
@@ -41,6 +44,9 @@ class StoredEntries(Protocol):
         self, selectors: tuple[str, ...], after: int, limit_bytes: int, done: Stretched
     ) -> None:
         """As `Backbone.read`."""
+
+    def read_content(self, topic: str, after: int, limit_bytes: int, done: Stretched) -> None:
+        """As `Backbone.read_content`."""
 
 
 class StreamReader:
@@ -60,9 +66,18 @@ class StreamReader:
     def read(self, topic: str, row: StreamRow, after: int, done: ChunkRead) -> None:
         """Calls `done` with the next page after a position, up to the end in the row; with
         ContentGone when some of it was evicted. Within the call if memory has it. O(page)."""
-        _Reading(self._history, self._stored, self._turns, (topic, row), after, done).go_on()
+        read_store = self._stored.read_content
+        _Reading(self._history, read_store, self._turns, (topic, row), after, done).go_on()
 
-    def newer(self, topic: str, row: StreamRow, after: int, through: int) -> list[Frame] | None:
+    def read_events(self, topic: str, row: StreamRow, after: int, done: ChunkRead) -> None:
+        """As `read`; the page has a frame for each event."""
+
+        def read_store(topic: str, after: int, limit_bytes: int, done: Stretched) -> None:
+            self._stored.read_stored((topic,), after, limit_bytes, done)
+
+        _Reading(self._history, read_store, self._turns, (topic, row), after, done).go_on()
+
+    def newer(self, topic: str, row: StreamRow, after: int, through: int) -> list[Content] | None:
         """A stream's own content in memory, after a position and up to another; None if some may
         be evicted. O(content)."""
         kept = self._history.topics.by_name.get(topic)
@@ -71,7 +86,7 @@ class StreamReader:
             return None
         if kept.log is None:
             return []
-        contents: list[Frame] = []
+        contents: list[Content] = []
         now_ms = self._history.now_ms()
         take_content(kept.log.after(start), through, _UNBOUNDED, contents, now_ms)
         return contents
@@ -83,19 +98,19 @@ class _Reading:
     def __init__(
         self,
         history: History,
-        stored: StoredEntries,
+        read_store: _ReadStore,
         turns: ReadTurns,
         stream: tuple[str, StreamRow],
         after: int,
         done: ChunkRead,
     ) -> None:
         self._history = history
-        self._stored = stored
+        self._ask_store = read_store
         self._turns = turns
         self._room_bytes = turns.page_bytes
         self._done = done
         self._place = after
-        self._contents: list[Frame] = []
+        self._contents: list[Content] = []
         topic, row = stream
         self._tail = row.tail
         self._segments = [*row.config.segments, Segment(topic, row.generation, row.tail)]
@@ -137,7 +152,7 @@ class _Reading:
             turns.take(lambda: self._on_stretch(stretch))
 
         limit_bytes = max(1, min(self._room_bytes, turns.stored_bytes))
-        self._stored.read_stored((segment.topic,), start, limit_bytes, read)
+        self._ask_store(segment.topic, start, limit_bytes, read)
 
     def _on_stretch(self, stretch: Stretch | FastsseError) -> None:
         if isinstance(stretch, FastsseError):
@@ -147,18 +162,30 @@ class _Reading:
         start = max(self._place, segment.after)
         if max(stretch.evicted_through, stretch.damaged_through) > start:
             self._done(ContentGone("content at the offset is not kept any more"))
-        elif not self._take(segment, map(_FRAME_OF, stretch.entries)):
+        elif not self._take_stretch(segment, stretch):
             self._finish()
         else:
             is_whole = stretch.is_last or stretch.through >= segment.through
             self._place = segment.through if is_whole else max(start, stretch.through)
             self.go_on()
 
+    def _take_stretch(self, segment: Segment, stretch: Stretch) -> bool:
+        """As `_take`, of what the store has read."""
+        if stretch.content is None:
+            return self._take(segment, map(_FRAME_OF, stretch.entries))
+        through, now_ms = segment.through, self._history.now_ms()
+        room_bytes = take_stored(stretch.content, through, self._room_bytes, self._contents, now_ms)
+        return self._has_room(room_bytes)
+
     def _take(self, segment: Segment, frames: Iterable[Frame]) -> bool:
         """Takes content up to the end of a segment; False when the page is full."""
         contents = self._contents
         now_ms = self._history.now_ms()
-        self._room_bytes = take_content(frames, segment.through, self._room_bytes, contents, now_ms)
-        if contents:
-            self._place = contents[-1].position
-        return self._room_bytes > 0
+        room_bytes = take_content(frames, segment.through, self._room_bytes, contents, now_ms)
+        return self._has_room(room_bytes)
+
+    def _has_room(self, room_bytes: int) -> bool:
+        self._room_bytes = room_bytes
+        if self._contents:
+            self._place = self._contents[-1].position
+        return room_bytes > 0

@@ -79,6 +79,13 @@ def test_a_page_is_full_once_and_has_all_in_order(bodies: list[bytes], room: int
     assert take_content(frames, 0, room, []) == room
 
 
+@given(st.lists(st.integers(0, 70), max_size=12), st.text("d: \n", max_size=9))
+def test_lines_of_any_length_are_read_back(lengths: list[int], end: str) -> None:
+    body = "\n".join(("data: x" * 10)[:length] for length in lengths) + end
+    (entry,) = encode_entries([7], [Event("s", body)])
+    assert data_of(entry.frame) == body.encode()
+
+
 def test_numbers_keep_their_digits() -> None:
     assert messages_of(b"[12345678901234567890, 1.50, [1,2]]") == [
         b"12345678901234567890",

@@ -200,6 +200,10 @@ class RedisBackbone:
         """Reading exact topics costs O(read). Templates and `*` also cost the entries between."""
         self._answer(self._reader.read(selectors, after, self.head, limit_bytes), done)
 
+    def read_content(self, topic: str, after: int, limit_bytes: int, done: Stretched) -> None:
+        """As `read`."""
+        self.read((topic,), after, limit_bytes, done)
+
     def seek(self, selectors: tuple[str, ...], cursor: Cursor, done: Placed) -> None:
         """An own id is one look-up, O(1); `last` N reads N ids of each topic."""
         self._answer(self._seek(selectors, cursor), done)

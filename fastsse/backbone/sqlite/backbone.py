@@ -198,20 +198,36 @@ class SqliteBackbone:
         self, selectors: tuple[str, ...], after: int, limit_bytes: int, done: Stretched
     ) -> None:
         """As Backbone. Identical requests at the same time are answered from one read."""
-        if self._deliver is None:
-            done(Unavailable("backbone", READ_AGAIN_S))
-            return
-        key = selectors, after, self._head, limit_bytes
-        waiting = self._reads.get(key)
-        if waiting is not None:
-            waiting.append(done)
-            return
-        self._reads[key] = [done]
         through = self._head
 
         def question(reading: HistoryQueries) -> Stretch:
             return reading.stretch(selectors, after, through, limit_bytes)
 
+        self._read((selectors, after, through, limit_bytes), question, done)
+
+    def read_content(self, topic: str, after: int, limit_bytes: int, done: Stretched) -> None:
+        """As Backbone; the thread that reads makes the content without the interpreter's lock."""
+        through = self._head
+
+        def question(reading: HistoryQueries) -> Stretch:
+            return reading.content(topic, after, through, limit_bytes)
+
+        self._read((topic, after, through, limit_bytes), question, done)
+
+    def _read(
+        self,
+        key: tuple[object, ...],
+        question: Callable[[HistoryQueries], Stretch],
+        done: Stretched,
+    ) -> None:
+        if self._deliver is None:
+            done(Unavailable("backbone", READ_AGAIN_S))
+            return
+        waiting = self._reads.get(key)
+        if waiting is not None:
+            waiting.append(done)
+            return
+        self._reads[key] = [done]
         self._once_stored(partial(self._reader.ask, question, partial(self._on_read, key)))
 
     def seek(self, selectors: tuple[str, ...], cursor: Cursor, done: Placed) -> None:

@@ -14,14 +14,15 @@ Over 400 lines: all reads share one snapshot and the same checks for damage.
 import json
 import sqlite3
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import accumulate
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeAlias
 
 import orjson
 
+from fastsse._content import StoredContent
 from fastsse.backbone import SNAPSHOT_EVENTS_MAX, Stretch, newest_within
 from fastsse.backbone.sqlite.damage import Damage
 from fastsse.backbone.sqlite.erasing import BLANKED
@@ -46,6 +47,8 @@ __all__ = ["HistoryQueries"]
 STRETCH_EVENTS: Final = 4_096
 # More events to read than the mean size suggests, in case events are smaller.
 SPARE_EVENTS: Final = 32
+# Content of at most so many events is read in rows. Each takes the interpreter's lock.
+SINGLE_ROWS_MAX: Final = 32
 # How often a snapshot is taken again because something was evicted before its marks were read.
 SNAPSHOTS_MAX: Final = 8
 # The most topics whose trees are walked in parallel. With more topics, the events are examined
@@ -65,11 +68,16 @@ class _Run(NamedTuple):
 
 class _Found(NamedTuple):
     """The valid entries of a run: those before a damaged one, or after damaged ones. `stopped_at`
-    and `damaged_through` are places, 0 for none."""
+    and `damaged_through` are places, 0 for none. `content`: the entries, read as such."""
 
     entries: list[Entry]
     stopped_at: int = 0
     damaged_through: int = 0
+    content: StoredContent | None = None
+
+
+_Find: TypeAlias = Callable[[list[int], Selection], _Found]
+"""Reads the entries at places."""
 
 
 _ALL: Final = (
@@ -78,6 +86,9 @@ _ALL: Final = (
 )
 
 
+_RECORDS_AT: Final = (
+    f"SELECT {RECORD} FROM event WHERE place IN (SELECT value FROM json_each(?)) ORDER BY place"
+)
 _NEWEST_OF_TOPIC: Final = (
     "SELECT place FROM topic_event WHERE topic = ? AND place <= ?"
     f" AND coalesce(shared, 0) NOT IN (2, {BLANKED})"
@@ -136,15 +147,34 @@ class HistoryQueries:
         self, selectors: tuple[str, ...], after: int, through: int, limit_bytes: int
     ) -> Stretch:
         """The matching entries after one position and up to another. As `Backbone.read`."""
+        return self._found(selectors, after, through, limit_bytes, self._entries)
+
+    def content(self, topic: str, after: int, through: int, limit_bytes: int) -> Stretch:
+        """As `stretch`, of a topic. As `Backbone.read_content`."""
+        return self._found((topic,), after, through, limit_bytes, partial(self._content, topic))
+
+    def _found(
+        self,
+        selectors: tuple[str, ...],
+        after: int,
+        through: int,
+        limit_bytes: int,
+        find: _Find,
+    ) -> Stretch:
         try:
-            return self._stretch(selectors, after, through, limit_bytes)
+            return self._stretch(selectors, after, through, limit_bytes, find)
         except sqlite3.DatabaseError as error:
             if not is_malformed(error):
                 raise
             return self._past_damage(selectors, after, through, str(error))
 
     def _stretch(
-        self, selectors: tuple[str, ...], after: int, through: int, limit_bytes: int
+        self,
+        selectors: tuple[str, ...],
+        after: int,
+        through: int,
+        limit_bytes: int,
+        find: _Find,
     ) -> Stretch:
         first, last = place_of(after), place_of(through)
         with self._marked_snapshot(selectors) as (selection, marks):
@@ -158,14 +188,14 @@ class HistoryQueries:
                 run = self._run(_walk(tuple(selection.topics)), (first, last, count), limit_bytes)
             else:
                 run = self._run_looked_at(selection, first, last, limit_bytes)
-            found = self._entries(run.places, selection)
+            found = find(run.places, selection)
         damaged_through = position_of(found.damaged_through)
         if found.stopped_at:
             before = position_of(found.stopped_at) - 1
             return Stretch(found.entries, before, False, evicted, damaged_through)
         # If nothing was left out, the result reaches exactly to the requested position.
         reached = through if run.is_last else position_of(run.through)
-        return Stretch(found.entries, reached, run.is_last, evicted, damaged_through)
+        return Stretch(found.entries, reached, run.is_last, evicted, damaged_through, found.content)
 
     @contextmanager
     def _marked_snapshot(self, selectors: tuple[str, ...]) -> Iterator[tuple[Selection, Marks]]:
@@ -218,7 +248,7 @@ class HistoryQueries:
     def _is_readable(self, selectors: tuple[str, ...], after: int, through: int) -> bool:
         """Whether at least the next page after a place can be read."""
         try:
-            self._stretch(selectors, position_of(after), position_of(through), 1)
+            self._stretch(selectors, position_of(after), position_of(through), 1, self._entries)
         except sqlite3.DatabaseError as error:
             if not is_malformed(error):
                 raise
@@ -340,6 +370,32 @@ class HistoryQueries:
     def _entries(self, places: list[int], selection: Selection) -> _Found:
         if not places:
             return _Found([])
+        try:
+            entries = unpack_entries(self._records(places, selection))
+        except ValueError:
+            return self._whole_ones(places, selection)
+        are_there = [place_of(entry.position) for entry in entries] == places
+        if are_there and self._are_meant(entries, selection):
+            return _Found(entries)
+        return self._whole_ones(places, selection)
+
+    def _content(self, topic: str, places: list[int], selection: Selection) -> _Found:
+        """As `_entries`, of one topic, without the interpreter's lock where all is whole."""
+        records: list[bytes] = []
+        if 0 < len(places) <= SINGLE_ROWS_MAX:
+            # Joining large records would copy them twice.
+            rows = self._connection.execute(_RECORDS_AT, (json.dumps(places),)).fetchall()
+            records = [record or b"" for (record,) in rows]
+        elif places:
+            records = [self._records(places, selection)]
+        try:
+            content = StoredContent(records, topic, places)
+        except ValueError:
+            return self._whole_ones(places, selection)
+        return _Found([], content=content)
+
+    def _records(self, places: list[int], selection: Selection) -> bytes:
+        """The records at places, one behind the other."""
         wanted: tuple[str, tuple[str | int, ...]]
         if selection.topics is None:
             wanted = "BETWEEN ? AND ?", (places[0], places[-1])
@@ -352,14 +408,7 @@ class HistoryQueries:
             f" (SELECT record FROM event WHERE place {wanted[0]} ORDER BY place)",
             wanted[1],
         ).fetchone()
-        try:
-            entries = unpack_entries(records or b"")
-        except ValueError:
-            return self._whole_ones(places, selection)
-        are_there = [place_of(entry.position) for entry in entries] == places
-        if are_there and self._are_meant(entries, selection):
-            return _Found(entries)
-        return self._whole_ones(places, selection)
+        return records or b""
 
     def _whole_ones(self, places: list[int], selection: Selection) -> _Found:
         """Reads one by one: a damaged record ends the run, or is skipped at its beginning."""

@@ -205,6 +205,10 @@ class BusBackbone:
         ask = partial(self._requests.ask, FrameKind.READ, body, answered, may_repeat=True)
         self._backfill.wait(ask, done)
 
+    def read_content(self, topic: str, after: int, limit_bytes: int, done: Stretched) -> None:
+        """As `read`."""
+        self.read((topic,), after, limit_bytes, done)
+
     def seek(self, selectors: tuple[str, ...], cursor: Cursor, done: Placed) -> None:
         """Asks the hub process, in order with the log. A place above the head is answered when it
         is reached here, or if it is unknown there."""

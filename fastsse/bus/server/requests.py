@@ -92,7 +92,7 @@ class RequestServer:
             self._fail(FrameKind.FAILED, number, stretch)
             return
         self._broker.fanout.flush()
-        entries, through, is_last, evicted, damaged_through = stretch
+        entries, through, is_last, evicted, damaged_through, _ = stretch
         if through > self._session.sent_through:
             # The rest comes in the log.
             through, is_last = self._session.sent_through, True
