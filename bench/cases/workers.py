@@ -10,6 +10,9 @@ from bench.load import Load, Sample, connected, fan_out
 from bench.server import Server, UnderTest
 
 _VALUE_MAX = 1.6
+# What it took when one worker took 56 µs and the goal was a ratio. One worker takes a ninth of that
+# now, and a publish still has to reach the hub process and come back.
+_PUBLISH_MAX_US = 41
 _TWO = ("--workers", "2")
 
 
@@ -20,7 +23,9 @@ def publishing(setup: Setup) -> Result:
         return closed_loop(setup, server, 64)
 
     result = _compared(setup, "workers-publish", "a publish over 64 connections", run)
-    result.met = result.median("ratio") <= _VALUE_MAX and not result.median("refused")
+    result.title = "a publish over 64 connections with two workers, CPU of all processes"
+    result.figure, result.to_reach = ("server_cpu_us", "µs"), f"≤ {_PUBLISH_MAX_US} µs"
+    result.met = result.median("server_cpu_us") <= _PUBLISH_MAX_US and not result.median("refused")
     return result
 
 

@@ -6,7 +6,6 @@ A page has them between `<!-- generated: NAME -->` and `<!-- end -->`. A test co
 import ast
 import json
 import re
-import statistics
 import sys
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -23,6 +22,7 @@ from fastsse.metrics import COUNTERS, GAUGES, STORE_COUNTERS, STORE_GAUGES, Metr
 from fastsse.refusal_reasons import CLIENT_LIMITS, PUBLISH_REASONS, STREAM_REASONS
 from tests.conformance import FOLDER as SUITE  # Makes the suite importable.
 from tests.docs.blocks import ROOT
+from tests.docs.figures import RUNS, measured, speed
 from tests.docs.manpages import share_files
 
 from sse_conformance import report  # isort: skip
@@ -41,7 +41,8 @@ def page_text(path: Path) -> str:
 
 def pages() -> list[Path]:
     """The pages that have generated parts."""
-    found = (path for path in sorted(DOCS.rglob("*.md")) if path.name != "writing.md")
+    docs = (path for path in sorted(DOCS.rglob("*.md")) if path.name != "writing.md")
+    found = (ROOT / "README.md", *docs)
     return [path for path in found if _PART.search(path.read_text())]
 
 
@@ -157,30 +158,6 @@ def metrics() -> str:
     return "\n".join(lines) + "\n"
 
 
-def measured(run: str) -> str:
-    """The cases of a run of `python -m bench`: median and spread of the figure, and the goal."""
-    results = json.loads((ROOT / "bench" / "results" / f"{run}.json").read_text("utf-8"))["results"]
-    lines = ["| case | figure | median | least to greatest | goal | met | notes |"]
-    lines += ["| --- | --- | ---: | ---: | --- | --- | --- |"]
-    for case in results:
-        key, unit = case["figure"]
-        figures = sorted(sample[key] for sample in case["samples"])
-        spread = f"{_figure(figures[0])} to {_figure(figures[-1])} ({len(figures)})"
-        met = {True: "yes", False: "no", None: ""}[case["met"]]
-        median = _figure(statistics.median(figures))
-        cells = (case["title"], unit, median, spread if len(figures) > 1 else "one sample")
-        lines.append(_row(*cells, case["to_reach"], met, "; ".join(case["notes"])))
-    return "\n".join(lines) + "\n"
-
-
-def _figure(value: float) -> str:
-    """Three significant digits."""
-    if value >= 1000:
-        digits = len(str(int(value))) - 3
-        return f"{round(value, -digits):,.0f}"
-    return f"{value:.3g}"
-
-
 def conformance(part: str) -> str:
     """The results in `conformance/results`: `counts`, `tables`, or `details` of each hub."""
     runs = [read_run(RESULTS / f"{name}.json") for name in HUBS]
@@ -242,13 +219,6 @@ def proxies() -> str:
     return proxies_table(json.loads(path.read_text("utf-8"))["results"])
 
 
-RUNS = (
-    "2026-11-22-011839",
-    "2026-11-22-042659",
-    "2026-11-22-070407",
-    "2026-11-29-180933",
-    "2026-11-29-181715",
-)
 PARTS: dict[str, Callable[[], str]] = {
     "options": markdown_table,
     "topics": lambda: _rule_table("topics"),
@@ -268,6 +238,7 @@ PARTS: dict[str, Callable[[], str]] = {
         for part in ("counts", "details", "tables")
     },
     **{f"run-{run}": partial(measured, run) for run in RUNS},
+    "speed": speed,
 }
 
 

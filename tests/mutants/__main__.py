@@ -39,9 +39,12 @@ def table() -> Iterator[tuple[Module, Mapping[str, str]]]:
 
 
 def tried(
-    module: Module, left: Mapping[str, str], tell: Callable[[str], None], most: int | None = None
+    module: Module,
+    left: Mapping[str, str],
+    tell: Callable[[str], None],
+    part: slice = slice(None),
 ) -> Result:
-    """Tries each change of a module, or the first `most`, and tells which no test noticed."""
+    """Tries each change of a module, or a part of them, and tells which no test noticed."""
     import_before(module)
     tree = ast.parse((ROOT / module.path).read_text("utf-8"))
     with tempfile.TemporaryDirectory() as folder:
@@ -51,7 +54,7 @@ def tried(
     wide = Module(module.path, lines.files() or module.tests, module.limit_s)
     result = Result(module)
     noticed = []
-    for change in list(changes(tree))[:most]:
+    for change in list(changes(tree))[part]:
         result.tried += 1
         changed = change.applied(tree)
         near = lines.tests_of(change.lines)
@@ -78,7 +81,10 @@ def main() -> int:
     parser.add_argument(
         "--limit", type=int, default=20, metavar="SECONDS", help="of processor time for each run"
     )
-    parser.add_argument("--most", type=int, metavar="COUNT", help="only the first changes")
+    parser.add_argument("--most", type=int, metavar="COUNT", help="only so many changes")
+    parser.add_argument(
+        "--skip", type=int, default=0, metavar="COUNT", help="leave the first changes out"
+    )
     given = parser.parse_args()
     known = {module.path: (module, left) for module, left in table()}
     if given.module is not None and not given.tests and given.module not in known:
@@ -87,7 +93,9 @@ def main() -> int:
     if given.tests:
         left = known[given.module][1] if given.module in known else {}
         chosen = [(Module(given.module, given.tests, given.limit), left)]
-    results = [tried(module, left, _print, given.most) for module, left in chosen]
+    end = None if given.most is None else given.skip + given.most
+    part = slice(given.skip, end)
+    results = [tried(module, left, _print, part) for module, left in chosen]
     return int(any(result.unnoticed for result in results))
 
 

@@ -1,0 +1,112 @@
+"""The tables of measured figures in README and on the page of benchmarks, from `bench/results`."""
+
+import json
+import statistics
+import textwrap
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any, Final
+
+from tests.docs.blocks import ROOT
+
+__all__ = ["RUNS", "measured", "speed"]
+
+#: Files in `bench/results` that the pages show.
+RUNS: Final = ("delivery", "publishing", "stores", "nodes")
+_RESULTS: Final = ROOT / "bench" / "results"
+_BATCHES: Final = "publish-ndjson"
+
+
+def _read(run: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((_RESULTS / f"{run}.json").read_text("utf-8"))
+    return found
+
+
+def measured(run: str) -> str:
+    """The cases of a run of `python -m bench`: median and spread of the figure, and the goal."""
+    found = _read(run)
+    lines = _wrapped(f"[The run](../bench/results/{run}.json) {_circumstances(found)}:")
+    lines += ["", "<!-- not run: minutes -->", "```sh"]
+    for command in found["environment"]["command"].split("; "):
+        first, *rest = _wrapped(command, 110)
+        lines += [" \\\n    ".join((first, *rest))]
+    lines += ["```", ""]
+    lines += ["| case | figure | median | least to greatest | goal | met | notes |"]
+    lines += ["| --- | --- | ---: | ---: | --- | --- | --- |"]
+    for case in found["results"]:
+        key, unit = case["figure"]
+        values = sorted(sample[key] for sample in case["samples"])
+        spread = f"{_digits(values[0])} to {_digits(values[-1])} ({len(values)})"
+        met = {True: "yes", False: "no", None: ""}[case["met"]]
+        median = _digits(statistics.median(values))
+        cells = (case["title"], unit, median, spread if len(values) > 1 else "one sample")
+        lines.append(_row(*cells, case["to_reach"], met, "; ".join(case["notes"])))
+    return "\n".join(lines) + "\n"
+
+
+def speed() -> str:
+    """The README's table: deliveries, memory, connects and publishes."""
+    delivery, publishing = _read("delivery"), _read("publishing")
+    lines = _wrapped(f"[The run](bench/results/delivery.json) {_circumstances(delivery)}.")
+    lines += ["", "| load | delivered | p50, p99 | CPU a delivery |", "| --- | --- | --- | --- |"]
+    for name in ("steady", "saturation", "wide"):
+        lines.append(_delivered(_case(delivery, name)))
+    lines += ["", "| what | figure |", "| --- | --- |"]
+    idle, opened = _case(delivery, "idle-shared"), _case(delivery, "connect")
+    lines.append(_row("user memory of an idle stream", f"{_spread(idle)} bytes"))
+    lines.append(_row("new streams", f"{_spread(opened)} a second"))
+    single, batches = _case(publishing, "publish"), _case(publishing, _BATCHES)
+    where = "[another run](bench/results/publishing.json)"
+    lines.append(_row(f"publishes, one event a request, {where}", f"{_spread(single)} a second"))
+    lines.append(_row("events in batches of 200, the same", f"{_spread(batches)} a second"))
+    return "\n".join(lines) + "\n"
+
+
+def _delivered(case: Mapping[str, Any]) -> str:
+    def median(name: str) -> float:
+        return statistics.median(sample[name] for sample in case["samples"])
+
+    cpu = f"{median('server_cpu_us'):.1f} µs"
+    if case["figure"][0] == "ratio":
+        cpu += f", {_spread(case)} x a bare `send` loop"
+    latency = f"{median('p50_ms'):.0f}, {median('p99_ms'):.0f} ms"
+    return _row(case["title"], f"{median('delivered_share'):.0%}", latency, cpu)
+
+
+def _circumstances(run: Mapping[str, Any]) -> str:
+    machine = run["environment"]
+    day = datetime.fromisoformat(run["at"])
+    return (
+        f"of {day.day} {day:%B %Y}: commit {machine['commit']}, {machine['cores']} cores of "
+        f"{machine['cpu']}, Linux {machine['kernel'].partition('-')[0]}, Python {machine['python']}"
+    )
+
+
+def _wrapped(text: str, width: int = 120) -> list[str]:
+    return textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False)
+
+
+def _case(run: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    found: Mapping[str, Any] = next(one for one in run["results"] if one["name"] == name)
+    return found
+
+
+def _spread(case: Mapping[str, Any]) -> str:
+    """The median, with the least and the greatest of several samples."""
+    values = sorted(sample[case["figure"][0]] for sample in case["samples"])
+    median = _digits(statistics.median(values))
+    if len(values) == 1:
+        return median
+    return f"{median} ({_digits(values[0])} to {_digits(values[-1])})"
+
+
+def _digits(value: float) -> str:
+    """Three significant digits."""
+    if value >= 1000:
+        digits = len(str(int(value))) - 3
+        return f"{round(value, -digits):,.0f}"
+    return f"{value:.3g}"
+
+
+def _row(*cells: str) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
