@@ -66,11 +66,12 @@ def test_pytest_finds_the_fixture_in_each_mode(tmp_path: Path, mode: str) -> Non
         "    await fastsse_hub.publish('t', 'x')\n"
         "    assert (await fastsse_hub.next('t')).data == 'x'\n"
     )
+    folders = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     command = [sys.executable, "-m", "pytest", "-q", "-p", "fastsse.testing.plugin"]
     done = subprocess.run(
         [*command, "-o", f"asyncio_mode={mode}", "-p", "no:cacheprovider", str(tmp_path)],
         cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(folders)},
         capture_output=True,
         text=True,
         check=False,
