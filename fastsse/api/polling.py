@@ -94,7 +94,7 @@ class Polling:
 
         until_s = self._now_s() + wait_s if wait_s else 0.0
         try:
-            self._polls.open(subscription, rights, until_s, done)
+            request.on_gone = self._polls.open(subscription, rights, until_s, done)
         except Unavailable as error:
             exchange.fail(_unread(error))
 

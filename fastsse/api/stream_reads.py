@@ -134,7 +134,9 @@ class StreamRead:
         if row.closed:
             self._nothing(row)
         else:
-            self._streams.waiters.add(self._topic, lambda is_new: self._polled(is_new, row, after))
+            self._request.on_gone = self._streams.waiters.add(
+                self._topic, lambda is_new: self._polled(is_new, row, after)
+            )
 
     def _polled(self, is_new: bool, row: StreamRow, after: int) -> None:
         if not is_new:

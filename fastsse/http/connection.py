@@ -141,10 +141,13 @@ class Connection(Lane, asyncio.Protocol):
         self._context.uncount_upload(self._parser.incoming_body)
         self._parser.close()
         reader, self._reader = self._reader, None
-        self._request = self._wanted = None
+        request, self._request = self._request, None
+        self._wanted = None
         self._kept = b""
         if reader is not None:
             reader.cut()
+        elif request is not None and request.on_gone is not None:
+            request.on_gone()
 
     def on_data(self, data: bytes) -> None:
         """Received bytes that the intake did not take."""

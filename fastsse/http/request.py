@@ -1,6 +1,7 @@
 """A request as its route sees it, and its target, decoded strictly."""
 
 import re
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
@@ -134,6 +135,7 @@ class Request:
         "is_counted",
         "memory",
         "method",
+        "on_gone",
         "peer",
         "pending",
         "rights",
@@ -172,4 +174,7 @@ class Request:
         #: What its sender may publish, after the check; `pending` while it is being fetched.
         self.rights: Rights | None = None
         self.pending: Any = None
+        #: Called when the client has disconnected before its answer. Set by a route that keeps
+        #: something until it answers.
+        self.on_gone: Callable[[], None] | None = None
         self.body: bytes | bytearray = b""

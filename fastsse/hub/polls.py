@@ -78,13 +78,12 @@ class _Waiting:
 class _Group:
     """Polls of one channel that wait at the same place, as a `QueryWaiter`."""
 
-    __slots__ = ("channel", "ended", "live", "on_outcome", "polls", "replay")
+    __slots__ = ("channel", "ended", "on_outcome", "polls", "replay")
 
     def __init__(self, channel: Channel, replay: ReplayCursor) -> None:
         self.channel = channel
         self.replay = replay
-        self.polls: list[_Waiting] = []
-        self.live = 0  # Of `polls`, those that still wait.
+        self.polls: dict[_Waiting, None] = {}  # In their order.
         self.ended = False
         self.on_outcome: Callable[[Any], None] | None = None
 
@@ -145,9 +144,10 @@ class Polls:
         rights: Rights | None,
         wait_until_s: float,
         done: Done,
-    ) -> None:
+    ) -> Callable[[], None]:
         """Calls `done` once with a page: at once if there are events, a gap or an end; else when
         the next event comes; else with an empty page at `wait_until_s`, or up to two seconds later.
+        Returns what ends the waiting, for a client that is gone.
 
         Raises Unavailable if there are too many filters or waiting polls.
         """
@@ -165,11 +165,13 @@ class Polls:
             self.answered += 1
             done(outcome)
 
+        poll = _Poll(self, subscription, channel, wait_until_s, leave)
         try:
-            _Poll(self, subscription, channel, wait_until_s, leave).begin()
+            poll.begin()
         except BaseException:
             self._channels.leave(channel)
             raise
+        return poll.give_up
 
     def on_entries(self, entries: Sequence[Entry]) -> None:
         """Wakes the polls that wait for one of these entries. O(topics of the entries), O(1) while
@@ -191,8 +193,7 @@ class Polls:
         """Answers polls whose time is over. O(number of them)."""
         for second in sorted(one for one in self._deadlines if one <= now_s):
             for poll in self._deadlines.pop(second):
-                if poll.done is not None:
-                    self._expire(poll)
+                self._expire(poll)
 
     def answer_all(self) -> None:
         """Answers all waiting polls with empty pages, because the service ends."""
@@ -205,14 +206,17 @@ class Polls:
         self._woken |= set(self._groups.values())
         self._wake()
 
-    def hold(self, channel: Channel, replay: ReplayCursor, wait_until_s: float, done: Done) -> None:
-        """A poll waits at its cursor; memory has all events after it."""
+    def hold(
+        self, channel: Channel, replay: ReplayCursor, wait_until_s: float, done: Done
+    ) -> Callable[[], None]:
+        """A poll waits at its cursor; memory has all events after it. Returns what answers it at
+        once."""
         group = self._group(channel, replay)
         poll = _Waiting(done, group)
-        group.polls.append(poll)
-        group.live += 1
+        group.polls[poll] = None
         self.waiting += 1
         self._deadlines.setdefault(math.ceil(wait_until_s), []).append(poll)
+        return lambda: self._expire(poll)
 
     def _group(self, channel: Channel, replay: ReplayCursor) -> _Group:
         key = channel, replay.after
@@ -279,10 +283,8 @@ class Polls:
     def _go_on_waiting(self, group: _Group) -> None:
         other = self._group(group.channel, group.replay)
         for poll in group.polls:
-            if poll.done is not None:
-                poll.group = other
-                other.polls.append(poll)
-                other.live += 1
+            poll.group = other
+        other.polls |= group.polls
 
     def answer_of(
         self, channel: Channel, replay: ReplayCursor, page: JoinedPage
@@ -299,7 +301,7 @@ class Polls:
         return PollPage(None, shown_place(self._history, channel, after), None, False)
 
     def _answer(self, group: _Group, outcome: PollPage | FastsseError) -> None:
-        polls, group.polls = group.polls, []
+        polls, group.polls = group.polls, {}
         for poll in polls:
             done, poll.done = poll.done, None
             if done is not None:
@@ -307,10 +309,11 @@ class Polls:
 
     def _expire(self, poll: _Waiting) -> None:
         done, poll.done = poll.done, None
-        assert done is not None
+        if done is None:
+            return
         group = poll.group
-        group.live -= 1
-        if not group.live:
+        del group.polls[poll]
+        if not group.polls:
             self._forget(group)
         self._give(done, self._empty(group.channel, group.replay.after))
 
@@ -354,6 +357,12 @@ class _Poll:
         self._done = done
         self._then: Callable[[Any], None] = lambda outcome: None
         self._gap: GapEvent | None = None
+        self._answer_now: Callable[[], None] = lambda: None
+
+    def give_up(self) -> None:
+        """It waits no longer: its client is gone."""
+        self._wait_until_s = 0.0
+        self._answer_now()
 
     def begin(self) -> None:
         """Begins when the channel's templates have examined all topics."""
@@ -442,7 +451,9 @@ class _Poll:
         elif not page.is_last:
             self._read()
         elif self._wait_until_s:
-            self._polls.hold(self._channel, self._replay, self._wait_until_s, self._done)
+            self._answer_now = self._polls.hold(
+                self._channel, self._replay, self._wait_until_s, self._done
+            )
         else:
             self._done(self._polls._empty(self._channel, self._replay.after))
 

@@ -28,22 +28,35 @@ class Waiters:
         self.count = 0
         self._timeout_s: Final = timeout_s
         self._loop: Final = asyncio.get_running_loop()
-        self._by_topic: Final[dict[str, list[_Waiter]]] = {}
+        self._by_topic: Final[dict[str, dict[_Waiter, None]]] = {}
         self._in_order: Final[deque[_Waiter]] = deque()
         self._timer: asyncio.TimerHandle | None = None
 
     def __contains__(self, topic: str) -> bool:
         return topic in self._by_topic
 
-    def add(self, topic: str, called: Callable[[bool], None]) -> None:
+    def add(self, topic: str, called: Callable[[bool], None]) -> Callable[[], None]:
         """Calls `called` once: with True when the topic has new content, with False after the
-        timeout. O(1)."""
+        timeout. Returns what ends the waiting without a call, for a client that is gone. O(1)."""
         waiter = _Waiter(topic, called, self._loop.time() + self._timeout_s)
-        self._by_topic.setdefault(topic, []).append(waiter)
+        self._by_topic.setdefault(topic, {})[waiter] = None
         self._in_order.append(waiter)
         self.count += 1
         if self._timer is None:
             self._timer = self._loop.call_at(waiter.deadline_s, self._expire)
+        return lambda: self._give_up(waiter)
+
+    def _give_up(self, waiter: _Waiter) -> None:
+        if waiter.called is not None:
+            waiter.called = None
+            self.count -= 1
+            self._leave(waiter)
+
+    def _leave(self, waiter: _Waiter) -> None:
+        waiting = self._by_topic[waiter.topic]
+        del waiting[waiter]
+        if not waiting:
+            del self._by_topic[waiter.topic]
 
     def wake(self, topic: str) -> None:
         """Answers the long-polls of a topic that has new content. O(its waiters)."""
@@ -69,9 +82,6 @@ class Waiters:
         while queue and (queue[0].called is None or queue[0].deadline_s <= now_s):
             waiter = queue.popleft()
             if waiter.called is not None:
-                waiting = self._by_topic[waiter.topic]
-                waiting.remove(waiter)
-                if not waiting:
-                    del self._by_topic[waiter.topic]
+                self._leave(waiter)
                 self._call(waiter, False)
         self._timer = self._loop.call_at(queue[0].deadline_s, self._expire) if queue else None

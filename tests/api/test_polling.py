@@ -171,3 +171,40 @@ async def test_a_connection_is_kept_for_the_next_poll(server) -> None:
             await raw.send(get(f"/events?topic=a&wait=0&last=1&n={n}"))
             answer = await raw.answer()
             assert data_of(answer.json) == [str(n)]
+
+
+async def test_polls_of_clients_that_are_gone_leave_nothing(server) -> None:
+    polls = server._worker._hub.streams.polls
+    poll = get("/events?topic=a&wait=30s")
+    async with connected(server) as raw:
+        await raw.send(poll)
+        await until(lambda: polls.waiting == 1)
+        for _ in range(20):
+            async with connected(server) as other:
+                await other.send(poll)
+                await until(lambda: polls.waiting == 2)
+                other.reset()
+            await until(lambda: polls.waiting == 1)
+        (group,) = polls._groups.values()
+        assert len(group.polls) == 1
+        server.publish("a", "x")
+        assert data_of((await raw.answer()).json) == ["x"]
+    async with connected(server) as last:
+        await last.send(poll)
+        await until(lambda: polls.waiting == 1)
+        last.reset()
+    await until(lambda: polls.waiting == 0)
+    assert not polls._groups
+    assert not len(server._worker._hub.channels)
+
+
+async def test_polls_that_ended_without_an_event_take_no_memory(ask, server) -> None:
+    polls = server._worker._hub.streams.polls
+    async with connected(server) as raw:
+        await raw.send(get("/events?topic=a&wait=30s"))
+        await until(lambda: polls.waiting == 1)
+        for _ in range(3):
+            answer = await ask("GET", "/events?topic=a&wait=10ms")
+            assert data_of(answer.json) == []
+        (group,) = polls._groups.values()
+        assert len(group.polls) == 1

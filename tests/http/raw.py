@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -54,6 +55,12 @@ class Raw:
                 await asyncio.sleep(0)
         except ConnectionError:
             pass
+
+    def reset(self) -> None:
+        """Disconnects with a reset."""
+        sock = self.writer.get_extra_info("socket")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        self.writer.transport.abort()
 
     async def answer(self, *, to_head: bool = False) -> Answer:
         """The next response, read to its end and not beyond."""

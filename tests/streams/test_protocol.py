@@ -203,6 +203,19 @@ async def test_a_long_poll_is_answered_when_there_is_content_or_an_end(ask, serv
     assert answer.headers["stream-closed"] == "true"
 
 
+async def test_a_long_poll_of_a_client_that_is_gone_is_forgotten(ask, server) -> None:
+    offset = (await created(ask, "/streams/poll")).headers["stream-next-offset"]
+    poll = get(f"/streams/poll?offset={offset}&live=long-poll")
+    async with connected(server) as raw, connected(server) as gone:
+        await raw.send(poll)
+        await gone.send(poll)
+        await until(lambda: server_waiters(server) == 2)
+        gone.reset()
+        await until(lambda: server_waiters(server) == 1)
+        await ask("POST", "/streams/poll", TEXT, body=b"x")
+        assert (await raw.answer()).body == b"x"
+
+
 def server_waiters(server: Server) -> int:
     counted = server._worker.frontend.counters()
     return int(counted["streams_waiting"])
