@@ -1,13 +1,26 @@
-from libc.stdint cimport uint64_t
+from libc.stdint cimport uint32_t, uint64_t
+
+
+cdef class SharedFields:
+    cdef bytes event_type
+    cdef bytes meta
+    cdef uint32_t retry_ms
+    cdef bint private
+    cdef bint is_uuid
 
 
 cdef class EventBatch:
     cdef readonly list topics
     cdef readonly list data
+    # Of events that are objects; None in its place, or None for all: the columns say everything.
     cdef list events
     cdef bytearray kinds
+    cdef list shared
+    cdef list own_ids
 
-    cpdef object add(self, tuple topics, bytes data, unsigned char kind=*)
+    cpdef object add(
+        self, tuple topics, bytes data, unsigned char kind=*, SharedFields shared=*,
+        bytes own_id=*)
 
 
 cdef class KeyedBatch:

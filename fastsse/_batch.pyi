@@ -9,12 +9,23 @@ from fastsse.events import Event
 
 _Entry = TypeVar("_Entry", bound=tuple[Any, ...])
 
+class SharedFields:
+    """Event type, meta, retry time, privacy and style of id: what many events have in common.
+
+    Arguments:
+        event: an event that has them; its topics, data and own id are ignored.
+
+    Raises ValueError for an event with directives.
+    """
+
+    def __init__(self, event: Event) -> None: ...
+
 class EventBatch(Sequence[Event]):
     """Events on their way to the hub, without an `Event` object for each.
 
-    `Hub.publish` takes one wherever it takes a list of events. Most events are topics and data;
-    `add` takes those. Any other is an `Event` and goes in by `append`. Reading an item makes an
-    `Event` of it. A batch must not be changed after it was published.
+    `Hub.publish` takes one wherever it takes a list of events. `add` takes events without
+    directives. Any other is an `Event` and goes in by `append`. Reading an item makes an `Event` of
+    it. A batch must not be changed after it was published.
 
     Arguments:
         topics: the topics of each event: names as `check_topic` allows them, none twice in one
@@ -30,9 +41,16 @@ class EventBatch(Sequence[Event]):
     def __init__(
         self, topics: list[tuple[str, ...]] | None = None, data: list[bytes] | None = None
     ) -> None: ...
-    def add(self, topics: tuple[str, ...], data: bytes, kind: int = 0) -> None:
-        """Adds an event of topics and data that were checked as above, and the kind of the data.
-        O(1)."""
+    def add(
+        self,
+        topics: tuple[str, ...],
+        data: bytes,
+        kind: int = 0,
+        shared: SharedFields | None = None,
+        own_id: bytes | None = None,
+    ) -> None:
+        """Adds an event of topics and data that were checked as above, the kind of the data, and
+        the fields that it has besides. An own id was checked as `Event` does. O(1)."""
 
     def append(self, event: Event) -> None:
         """Adds any event. O(1), amortized."""

@@ -13,21 +13,27 @@ from fastsse._core cimport Frame, encode_at
 from fastsse.native.frame cimport Text
 from fastsse._positions cimport Positions
 from fastsse.native.place cimport Place, int_of, set_place
+from fastsse.native.position_id cimport PositionId, write_id
 
 from fastsse._core import load_frame
 from fastsse.directives import BLANK, Directives, RequestKey, notice_of, stored_key
 from fastsse.events import Event
 from fastsse.positions import uuid_of_position
 
-cdef enum:
-    NUMBER_DIGITS = 20         # of the highest number of 64 bits
-    ID_BYTES = 2 * NUMBER_DIGITS + 1
-
 cdef object new_event = Event.__new__
 cdef object new_tuple = tuple.__new__
 
 
 # -- events that have no position yet -------------------------------------------------------------
+
+cdef class SharedFields:
+    def __init__(self, event not None):
+        if event.directives is not None:
+            raise ValueError("an event with directives is added as it is")
+        self.event_type, self.meta = event.event, event.meta
+        self.retry_ms, self.private = event.retry_ms, event.private
+        self.is_uuid = event.id_style == "uuid"
+
 
 cdef class EventBatch:
     def __init__(self, list topics=None, list data=None):
@@ -36,9 +42,14 @@ cdef class EventBatch:
         if len(self.topics) != len(self.data):
             raise ValueError("as many topics as data")
 
-    cpdef object add(self, tuple topics, bytes data, unsigned char kind=0):
+    cpdef object add(
+        self, tuple topics, bytes data, unsigned char kind=0, SharedFields shared=None,
+        bytes own_id=None
+    ):
         if kind and self.kinds is None:
             self.kinds = bytearray(len(self.data))
+        self.shared = added(self.shared, shared, len(self.data))
+        self.own_ids = added(self.own_ids, own_id, len(self.data))
         self.topics.append(topics)
         self.data.append(data)
         if self.kinds is not None:
@@ -49,6 +60,8 @@ cdef class EventBatch:
     def append(self, event not None):
         if self.events is None:
             self.events = [None] * len(self.data)
+        self.shared = added(self.shared, None, len(self.data))
+        self.own_ids = added(self.own_ids, None, len(self.data))
         self.topics.append(event.topics)
         self.data.append(event.data)
         self.events.append(event)
@@ -73,12 +86,30 @@ cdef class EventBatch:
         return iter([event_at(self, at) for at in range(len(self.data))])
 
 
+cdef list added(list column, value, Py_ssize_t count):
+    """A column of `count` values with the next one; None while it has only Nones."""
+    if column is None:
+        if value is None:
+            return None
+        column = [None] * count
+    column.append(value)
+    return column
+
+
 cdef object event_at(EventBatch batch, Py_ssize_t at):
     """One event as an object. What is in the columns was checked."""
+    cdef SharedFields shared = None if batch.shared is None else batch.shared[at]
     event = None if batch.events is None else batch.events[at]
     if event is not None:
         return event
-    return plain_event(batch.topics[at], batch.data[at], kind_at(batch, at))
+    event = plain_event(batch.topics[at], batch.data[at], kind_at(batch, at))
+    if batch.own_ids is not None:
+        event.id = batch.own_ids[at]
+    if shared is not None:
+        event.event, event.meta = shared.event_type, shared.meta
+        event.retry_ms, event.private = shared.retry_ms, shared.private
+        event.id_style = "uuid" if shared.is_uuid else "position"
+    return event
 
 
 cdef object plain_event(tuple topics, bytes data, unsigned char kind):
@@ -102,6 +133,7 @@ def kinds_of(events not None):
     """The distinct pairs of topics and event type."""
     cdef dict kinds = {}
     cdef EventBatch batch
+    cdef SharedFields shared
     cdef Py_ssize_t at
     if type(events) is not EventBatch:
         return list(dict.fromkeys([(event.topics, event.event) for event in events]))
@@ -110,8 +142,11 @@ def kinds_of(events not None):
     for at in range(len(batch.data)):
         event = None if batch.events is None else batch.events[at]
         topics = batch.topics[at]
+        shared = None if batch.shared is None else batch.shared[at]
         if event is not None:
             kinds[topics, event.event] = None
+        elif shared is not None:
+            kinds[topics, shared.event_type] = None
         elif topics is not last:
             kinds[topics, None] = None
             last = topics
@@ -210,37 +245,11 @@ Sequence.register(Entries)
 
 # -- encoding -------------------------------------------------------------------------------------
 
-cdef struct Id:
-    uint64_t ms                # whose digits are written, and the hyphen behind them
-    Py_ssize_t stem_bytes      # 0: of none yet
-    char[ID_BYTES] text
-
-
-cdef Py_ssize_t write_number(char* at, uint64_t number) noexcept:
-    """Writes digits without leading zeros; returns how many."""
-    cdef char[NUMBER_DIGITS] digits
-    cdef Py_ssize_t count = 0, index
-    while True:
-        digits[count] = <char>(c'0' + number % 10)
-        number //= 10
-        count += 1
-        if number == 0:
-            break
-    for index in range(count):
-        at[index] = digits[count - 1 - index]
-    return count
-
-
-cdef Text write_id(Id* id, Place place) noexcept:
-    """A position as an id. The milliseconds of most are those of the one before."""
+cdef inline Text text_of_place(PositionId* id, Place place) noexcept:
+    """A position as an id; valid until the next one is written."""
     cdef Text text
-    if id.stem_bytes == 0 or id.ms != place.ms:
-        id.ms = place.ms
-        id.stem_bytes = write_number(id.text, place.ms)
-        id.text[id.stem_bytes] = c'-'
-        id.stem_bytes += 1
+    text.size = write_id(id, place)
     text.at = id.text
-    text.size = id.stem_bytes + write_number(id.text + id.stem_bytes, place.n)
     return text
 
 
@@ -257,7 +266,7 @@ cdef struct Placed:
     uint64_t time_ms
 
 
-cdef Frame encode_event(event, Placed placed, Id* id):
+cdef Frame encode_event(event, Placed placed, PositionId* id):
     """The frame of an event that has its place."""
     cdef bytes own_id = event.id, event_type = event.event, data = event.data
     cdef bint private = event.private
@@ -269,7 +278,7 @@ cdef Frame encode_event(event, Placed placed, Id* id):
         own_id = uuid_of_position(int_of(placed.place))
         text = text_of(own_id)
     else:
-        text = write_id(id, placed.place)
+        text = text_of_place(id, placed.place)
     return encode_at(
         text_of(data), text_of(event_type), text, retry_ms, private,
         placed.place.ms, placed.place.n, placed.time_ms, event.data_kind)
@@ -333,7 +342,7 @@ def encode_entries(
 
 cdef int encode_events(Entries entries, events, Order* order) except -1:
     cdef Py_ssize_t at
-    cdef Id id
+    cdef PositionId id
     id.stem_bytes = 0
     entries.topics = []
     for at, event in enumerate(events):
@@ -344,7 +353,7 @@ cdef int encode_events(Entries entries, events, Order* order) except -1:
 
 cdef int encode_batch(Entries entries, EventBatch batch, Order* order) except -1:
     cdef Placed placed
-    cdef Id id
+    cdef PositionId id
     cdef Py_ssize_t at
     id.stem_bytes = 0
     entries.topics = batch.topics
@@ -353,14 +362,31 @@ cdef int encode_batch(Entries entries, EventBatch batch, Order* order) except -1
         event = None if batch.events is None else batch.events[at]
         if event is not None:
             add_event(entries, event, placed, &id)
-            continue
-        entries.frames.append(encode_at(
-            text_of(<bytes?>batch.data[at]), NO_TEXT, write_id(&id, placed.place), 0, False,
-            placed.place.ms, placed.place.n, placed.time_ms, kind_at(batch, at)))
-        if entries.own_ids is not None:
-            entries.own_ids.append(None)
-        if entries.extras is not None:
-            entries.extras.append(None)
+        else:
+            add_columns(entries, batch, at, placed, &id)
+    return 0
+
+
+cdef int add_columns(
+        Entries entries, EventBatch batch, Py_ssize_t at, Placed placed, PositionId* id) except -1:
+    """The entry of an event that is not an object."""
+    cdef bytes data = batch.data[at]
+    cdef bytes own_id = None if batch.own_ids is None else batch.own_ids[at]
+    cdef SharedFields shared = None if batch.shared is None else batch.shared[at]
+    extras = None
+    if shared is not None and shared.meta is not None:
+        extras = new_tuple(entries.extras_type, (None, None, None, None, shared.meta, None, None))
+    entries.own_ids = added(entries.own_ids, own_id, len(entries.frames))
+    entries.extras = added(entries.extras, extras, len(entries.frames))
+    if own_id is None and shared is not None and shared.is_uuid:
+        own_id = uuid_of_position(int_of(placed.place))
+    entries.frames.append(encode_at(
+        text_of(data),
+        NO_TEXT if shared is None else text_of(shared.event_type),
+        text_of_place(id, placed.place) if own_id is None else text_of(own_id),
+        0 if shared is None else shared.retry_ms,
+        shared is not None and shared.private,
+        placed.place.ms, placed.place.n, placed.time_ms, kind_at(batch, at)))
     return 0
 
 
@@ -445,14 +471,14 @@ def has_control(entries not None):
     return False
 
 
-cdef int add_event(Entries entries, event, Placed placed, Id* id) except -1:
-    entries.own_ids = with_value(entries, entries.own_ids, event.id)
+cdef int add_event(Entries entries, event, Placed placed, PositionId* id) except -1:
+    entries.own_ids = added(entries.own_ids, event.id, len(entries.frames))
     cdef Frame frame
     expires_ms = None
     if event.directives is not None and event.directives.ttl_ms is not None:
         expires_ms = placed.time_ms + <object>event.directives.ttl_ms
     extras = extras_of(event, entries.extras_type, expires_ms)
-    entries.extras = with_value(entries, entries.extras, extras)
+    entries.extras = added(entries.extras, extras, len(entries.frames))
     if event.directives is not None and event.directives.control is not None:
         position = int_of(placed.place)
         entries.frames.append(load_frame(
@@ -463,16 +489,6 @@ cdef int add_event(Entries entries, event, Placed placed, Id* id) except -1:
         frame.data.expires_ms = expires_ms or 0
         entries.frames.append(frame)
     return 0
-
-
-cdef list with_value(Entries entries, list column, value):
-    """A column with the value of the entry that is added next; None while it has only Nones."""
-    if column is None:
-        if value is None:
-            return None
-        column = [None] * len(entries.frames)
-    column.append(value)
-    return column
 
 
 cdef object extras_of(event, extras_type, expires_ms):

@@ -92,6 +92,9 @@ cdef class HistoryLog:
     cdef readonly object evicted_below
     # What lies up to here was looked at for the total, and stays.
     cdef Place unspared_after
+    # Of the last event with several topics.
+    cdef tuple last_names
+    cdef tuple last_topics
     cdef readonly dict position_of
     cdef readonly dict own_id_at
     cdef readonly dict extras_at
@@ -102,6 +105,7 @@ cdef class HistoryLog:
         self, Frame frame, tuple names, own_id, extras, Run* run, bint heard_by_all,
         bint describes) except -1
     cdef Topic intern(self, name)
+    cdef tuple intern_all(self, tuple names)
     cdef int keep(self, Frame frame, owners, own_id, extras) except -1
     cdef bint add_to(self, Topic topic, Frame frame, int64_t cost) except -1
     cdef int trim_topic(self, Topic topic) except -1

@@ -456,7 +456,7 @@ cdef class HistoryLog:
             return 0
         if len(names) > TOPICS_MAX:
             raise ValueError("too many topics")
-        topics = tuple([self.intern(name) for name in names])
+        topics = self.intern_all(names)
         self.keep(frame, topics, own_id, extras)
         if run is NULL or not is_sent(frame, describes):
             return 0           # What a control entry says was done when it was kept.
@@ -469,6 +469,20 @@ cdef class HistoryLog:
     cdef Topic intern(self, name):
         cdef void* found = <void*>PyDict_GetItem(self.by_name, name)
         return <Topic>found if found is not NULL else <Topic?>self.topics.intern(name)
+
+    cdef tuple intern_all(self, tuple names):
+        """The topics of an event. Publishers name the same ones again and again: such events share
+        the tuple too."""
+        cdef Topic topic
+        if names is self.last_names:
+            for topic in self.last_topics:
+                if topic.is_forgotten:
+                    break
+            else:
+                return self.last_topics
+        self.last_topics = tuple([self.intern(name) for name in names])
+        self.last_names = names
+        return self.last_topics
 
     def append(self, Frame frame not None, tuple topics not None, own_id, extras=None):
         self.keep(frame, topics[0] if len(topics) == 1 else topics, own_id, extras)

@@ -36,6 +36,17 @@ class Lane:
     def give_back(self, data: bytes) -> None: ...
     def break_taken(self, targets: Sequence[KnownTarget], headers: RunHeaders | None) -> None: ...
 
+class BegunDigest:
+    """The digest of requests with an `Idempotency-Key`, up to the body: BLAKE2b of 16 bytes.
+
+    Arguments:
+        text: what distinguishes them besides the body.
+    """
+
+    def __init__(self, text: bytes) -> None: ...
+    def of_body(self, body: bytes) -> bytes:
+        """The digest of the request with this body. O(bytes)."""
+
 class KnownTarget:
     """What a request target says about a publish.
 

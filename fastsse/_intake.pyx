@@ -6,14 +6,17 @@
 # Over 400 lines: a request is read, batched and answered here, without a call between files.
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from cpython.long cimport PyLong_AsUnsignedLongLong, PyLong_AsUnsignedLongLongMask
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from cpython.object cimport PyObject_SetAttr
 from cpython.tuple cimport PyTuple_GET_ITEM
 from libc.stdint cimport uint8_t, uint16_t, uint64_t
 from libc.string cimport memchr, memcmp, memcpy, memset
 
-from fastsse._batch cimport EventBatch, KeyedBatch
+from fastsse._batch cimport EventBatch, KeyedBatch, SharedFields
+from fastsse._positions cimport Positions
+from fastsse.native.blake2 cimport Blake2, blake2_add, blake2_begin, blake2_end
+from fastsse.native.place cimport Place, set_place
+from fastsse.native.position_id cimport PositionId, write_id, write_number
 from fastsse.native.publish_head cimport (
     ACCEPT, AUTHORIZATION, CONNECTION, EXPECT, FORWARDED, HOST, IGNORED, KEY, LENGTH, MEDIA_TYPE, ORIGIN,
     PRODUCER_EPOCH, PRODUCER_ID, PRODUCER_SEQ, REQUEST_ID, SLOW, TARGET_BYTES_MAX, TRACED, HeadBounds,
@@ -46,6 +49,7 @@ cdef enum:
     TARGETS_BYTES_MAX = 4 * 1024 * 1024
     KNOWN_MAX = 1024
     DIGESTS_MAX = 2            # Media types of one target.
+    DIGEST_BYTES = 16          # As in directives.py.
     HOSTS_MAX = 1000
     # Header lines of an answer that depend on the request.
     LINES_BYTES_MAX = 1024
@@ -150,12 +154,11 @@ cdef class Lane:
                     return
         self.on_data(data[size:] if size else data)
 
-    cdef int settle(self, Intake intake) except -1:
-        """Its publishes are answered: it waits for the next request."""
-        deadlines = intake.deadlines
+    cdef int settle(self, Intake intake, double lately_s) except -1:
+        """Its publishes are answered: it waits for the next request, since `lately_s`."""
         if (intake.is_draining or self._at_eof or self._kept or self._wait is not self.idle
-                or self.idle_since_s != <double?>deadlines.lately_s):
-            self.idle, self.idle_since_s = deadlines.idle, deadlines.lately_s
+                or self.idle_since_s != lately_s):
+            self.idle, self.idle_since_s = intake.deadlines.idle, lately_s
             self.on_answered()
         else:
             self._state = HEAD
@@ -187,6 +190,34 @@ cdef class Lane:
         return 0
 
 
+cdef class BegunDigest:
+    """The digest of requests, up to the body.
+
+    Arguments:
+        text: what distinguishes them besides the body.
+    """
+
+    cdef Blake2 begun
+
+    def __init__(self, bytes text not None):
+        blake2_begin(&self.begun, DIGEST_BYTES)
+        blake2_add(&self.begun, Text(PyBytes_AS_STRING(text), PyBytes_GET_SIZE(text)))
+
+    def of_body(self, bytes body not None):
+        return self.digest(body)
+
+    cdef bytes digest(self, bytes body):
+        cdef char length[24]
+        cdef uint8_t digest[DIGEST_BYTES]
+        cdef size_t size = PyBytes_GET_SIZE(body), digits = write_number(length, size)
+        cdef Blake2 state = self.begun
+        length[digits] = c':'
+        blake2_add(&state, Text(&length[0], digits + 1))
+        blake2_add(&state, Text(PyBytes_AS_STRING(body), size))
+        blake2_end(&state, digest, DIGEST_BYTES)
+        return PyBytes_FromStringAndSize(<char*>digest, DIGEST_BYTES)
+
+
 cdef class KnownTarget:
     """What a request target says about a publish.
 
@@ -197,7 +228,7 @@ cdef class KnownTarget:
 
     cdef readonly object target
     cdef readonly tuple topics
-    cdef bint is_plain                  # it says nothing but topics
+    cdef SharedFields shared            # None: it says nothing but topics
     cdef tuple fields                   # of the event, in the order of `EVENT_FIELDS`
     cdef object rights                  # the last that covered the topics
     cdef dict digests                   # of the target and a media type, begun
@@ -207,7 +238,8 @@ cdef class KnownTarget:
         self.digests = {}
         self.topics = event.topics
         self.fields = fields_of(event)
-        self.is_plain = self.fields == fields_of(Event(event.topics))
+        if event.directives is None and self.fields != fields_of(Event(event.topics)):
+            self.shared = SharedFields(event)
 
     cdef bint is_covered(self, object rights) except -1:
         if rights is None or rights is self.rights:
@@ -217,33 +249,30 @@ cdef class KnownTarget:
         self.rights = rights
         return True
 
-    cdef bytes digest_of(self, object begin_digest, bytes media_type, bytes body):
-        """The digest of a request with a key. `begin_digest` begins that of a target and a media
-        type."""
-        begun = self.digests.get(media_type)
+    cdef bytes digest_of(self, object digested, bytes media_type, bytes body):
+        """The digest of a request with a key. `digested` gives what begins that of a target and a
+        media type."""
+        cdef BegunDigest begun = self.digests.get(media_type)
         if begun is None:
             if len(self.digests) >= DIGESTS_MAX:
                 self.digests.clear()
-            begun = self.digests[media_type] = begin_digest(self.target, media_type)
-        digest = begun.copy()
-        digest.update(b"%d:%b" % (len(body), body))
-        return digest.digest()
+            begun = self.digests[media_type] = BegunDigest(digested(self.target, media_type))
+        return begun.digest(body)
 
     cdef int add_event(
         self, EventBatch events, bytes data, uint8_t kind, bytes own_id, object directives
     ) except -1:
         """Adds an event of this target. Everything in it was checked."""
         cdef Py_ssize_t i
-        if self.is_plain and own_id is None and directives is None:
-            events.add(self.topics, data, kind)
+        if directives is None:
+            events.add(self.topics, data, kind, self.shared, own_id)
             return 0
         event = Event.__new__(Event)
         for i in range(len(self.fields)):
             PyObject_SetAttr(event, <object>PyTuple_GET_ITEM(EVENT_FIELDS, i),
                              <object>PyTuple_GET_ITEM(self.fields, i))
         event.data, event.data_kind, event.id = data, kind, own_id
-        if directives is not None:
-            event.direct(directives)
+        event.direct(directives)
         events.append(event)
         return 0
 
@@ -384,7 +413,13 @@ cdef class Batch:
         """Publishes all of it; the answers follow now or later."""
         intake = self.intake
         try:
-            intake.publish(self.all_events(), self.done)
+            events = self.all_events()
+            positions = intake.publish_now(events)
+            if positions is None:
+                intake.publish(events, self.done)
+            else:
+                self.is_answered = True
+                self.acknowledge(positions, ())
         except Exception:
             intake.policy.on_failed()
             self.is_answered = True
@@ -470,12 +505,14 @@ cdef class Batch:
         cdef RunHeaders headers = self.headers[run]
         cdef bytes lines = intake.lines if headers is None else headers.lines
         cdef bytes for_producer = self.own_ids[at]
+        cdef Place place
+        set_place(&place, position)
         if intake.is_draining:
             lines += CLOSE_LINE
-        size = intake.write_appended(lines, position, for_producer)
+        size = intake.write_appended(lines, place, for_producer)
         if lane._state == ANSWERING:                # Else it is gone.
             lane.answer(intake.out, size)
-            lane.settle(intake)
+            lane.settle(intake, intake.deadlines.lately_s)
         if for_producer is None:
             intake.policy.on_appended(204)
         else:
@@ -485,20 +522,21 @@ cdef class Batch:
     cdef int acknowledge(self, object positions, object repeats) except -1:
         """`repeats` are the places of those that were stored before."""
         cdef Intake intake = self.intake
+        cdef Positions in_row = positions if type(positions) is Positions else None
+        cdef double lately_s = intake.deadlines.lately_s
         cdef size_t appended = 0
         cdef size_t run, i, count, size, at = 0
         cdef Lane lane
         cdef RunHeaders headers
+        cdef Place place
         cdef bytes lines
-        places = iter(positions)
         for run in range(<size_t>len(self.lanes)):
             lane, headers, count = self.lanes[run], self.headers[run], self.counts[run]
             if self.appends[run] is not None:
-                position = next(places)
                 if at in repeats:
                     self.give_back(run)
                 else:
-                    self.answer_append(run, at, position)
+                    self.answer_append(run, at, positions[at])
                 at += 1
                 appended += 1
                 continue
@@ -507,11 +545,15 @@ cdef class Batch:
             for i in range(count):
                 if intake.is_draining and i + 1 == count:
                     lines += CLOSE_LINE
-                size += intake.write_answer(size, lines, next(places), self.own_ids[at])
+                if in_row is not None:
+                    place = in_row.at(at)
+                else:
+                    set_place(&place, positions[at])
+                size += intake.write_answer(size, lines, place, self.own_ids[at])
                 at += 1
             if lane._state == ANSWERING:            # Else it is gone.
                 lane.answer(intake.out, size)
-                lane.settle(intake)
+                lane.settle(intake, lately_s)
         if at > appended:
             intake.policy.on_answered(at - appended)
         return 0
@@ -552,9 +594,11 @@ cdef class Intake:
     cdef HeaderNames names
     cdef HeadBounds bounds
     cdef readonly object policy
-    cdef object publish, call_soon, flush_now, deadlines
+    cdef object publish, publish_now, call_soon, flush_now, deadlines
     cdef bytes answer_head, lines, host
     cdef dict targets, publishers, hosts
+    cdef bytes last_raw                 # the last target without an own id
+    cdef KnownTarget last_target
     cdef dict streams                   # open ones, by request target
     cdef bytes streams_path, appended_head, appended_line, appended_tail, producer_head, producer_tail
     cdef size_t targets_bytes
@@ -563,6 +607,7 @@ cdef class Intake:
     cdef Batch batch
     cdef list full                      # batches before it
     cdef char* out
+    cdef PositionId id                  # the last one that was written
     cdef uint64_t turn
     cdef int taken_in_turn
     cdef bint is_scheduled, is_lone
@@ -572,12 +617,14 @@ cdef class Intake:
     def __cinit__(self):
         memset(&self.names, 0, sizeof(HeaderNames))
         self.out = NULL
+        self.id.stem_bytes = 0
 
     def __init__(
         self, policy, names, loop, deadlines, bytes answer_head not None, bytes lines not None,
         bint is_traced=False
     ):
-        self.policy, self.publish, self.call_soon = policy, policy.publish, loop.call_soon
+        self.policy, self.publish, self.publish_now = policy, policy.publish, policy.publish_now
+        self.call_soon = loop.call_soon
         self.deadlines = deadlines
         self.flush_now = self.flush
         self.answer_head, self.lines, self.host = answer_head, lines, b""
@@ -710,7 +757,7 @@ cdef class Intake:
             if key is None or own_id is not None:
                 return 0
             digest = target.digest_of(
-                self.policy.begin_digest, value_of(head.values[MEDIA_TYPE]), body)
+                self.policy.digested, value_of(head.values[MEDIA_TYPE]), body)
         if self.counts_clients and not self.policy.counts(lane, publisher.rights, headers):
             return 0
         if before == 0:
@@ -870,23 +917,31 @@ cdef class Intake:
         """What a target says, without its own id; None when the intake does not serve it."""
         cdef char rest[TARGET_BYTES_MAX]
         cdef size_t rest_bytes
+        cdef bytes raw
+        own.size = 0
+        if self.last_raw is not None and same(target, self.last_raw):
+            return self.last_target
         if not take_own_id(target, rest, &rest_bytes, own):
             return None
         raw = PyBytes_FromStringAndSize(rest, rest_bytes) if own.size else bytes_of(target)
         if raw in self.targets:
-            return self.targets[raw]
-        known = self.policy.target(raw)
-        self.targets_bytes += len(raw)
-        if len(self.targets) >= TARGETS_MAX or self.targets_bytes > TARGETS_BYTES_MAX:
-            self.targets.clear()
-            self.targets_bytes = len(raw)
-        self.targets[raw] = known
+            known = self.targets[raw]
+        else:
+            known = self.policy.target(raw)
+            self.targets_bytes += len(raw)
+            if len(self.targets) >= TARGETS_MAX or self.targets_bytes > TARGETS_BYTES_MAX:
+                self.targets.clear()
+                self.targets_bytes = len(raw)
+            self.targets[raw] = known
+        if own.size == 0:
+            self.last_raw, self.last_target = raw, known
         return known
 
     def forget_targets(self):
         """Reads each target again when it comes next."""
         self.targets.clear()
         self.targets_bytes = 0
+        self.last_raw = self.last_target = None
 
     cdef RunHeaders headers_of(self, PublishHead* head):
         cdef dict headers = {}
@@ -903,14 +958,14 @@ cdef class Intake:
             headers[b"x-forwarded-for"] = bytes_of(head.values[FORWARDED])
         return RunHeaders(lines, headers) if len(lines) <= LINES_BYTES_MAX else None
 
-    cdef size_t write_answer(self, size_t begin, bytes lines, object position, bytes own_id) except 0:
+    cdef size_t write_answer(self, size_t begin, bytes lines, Place place, bytes own_id) except 0:
         """Writes one answer into `out`; returns its bytes."""
-        cdef char text[48]
-        cdef const char* id_text = text
+        cdef const char* id_text
         cdef size_t id_bytes
         cdef char* out = self.out + begin
         if own_id is None:
-            id_bytes = write_position(text, position)
+            id_bytes = write_id(&self.id, place)
+            id_text = self.id.text
         else:
             id_text, id_bytes = PyBytes_AS_STRING(own_id), PyBytes_GET_SIZE(own_id)
         out = put(out, PyBytes_AS_STRING(self.answer_head), PyBytes_GET_SIZE(self.answer_head))
@@ -923,15 +978,15 @@ cdef class Intake:
         return out - self.out - begin
 
 
-    cdef size_t write_appended(self, bytes lines, object position, bytes for_producer) except 0:
+    cdef size_t write_appended(self, bytes lines, Place place, bytes for_producer) except 0:
         """Writes the answer to an append into `out`; returns its bytes. `for_producer` are lines."""
         cdef bytes head = self.appended_head if for_producer is None else self.producer_head
         cdef bytes tail = self.appended_tail if for_producer is None else self.producer_tail
         cdef char* out = self.out
         out = put_bytes(out, head)
-        out = put_hex(out, PyLong_AsUnsignedLongLong(position >> 64))
+        out = put_hex(out, place.ms)
         out[0] = c'_'
-        out = put_hex(out + 1, PyLong_AsUnsignedLongLongMask(position))
+        out = put_hex(out + 1, place.n)
         out = put_bytes(out, self.appended_line)
         if for_producer is not None:
             out = put_bytes(out, for_producer)
@@ -972,29 +1027,9 @@ cdef inline char* put(char* out, const char* text, size_t size) noexcept:
     return out + size
 
 
-cdef size_t write_number(char* out, uint64_t number) noexcept:
-    """Writes decimal digits; returns how many."""
-    cdef char digits[20]
-    cdef size_t count = 0, i
-    while True:
-        digits[count] = <char>(c'0' + number % 10)
-        count += 1
-        number //= 10
-        if number == 0:
-            break
-    for i in range(count):
-        out[i] = digits[count - 1 - i]
-    return count
-
-
 cdef bytes position_text(object position):
-    cdef char text[48]
-    cdef size_t size = write_position(text, position)
-    return PyBytes_FromStringAndSize(text, size)
-
-
-cdef size_t write_position(char* out, object position) except 0:
-    """Writes `<unix-ms>-<n>`; returns its bytes."""
-    cdef size_t size = write_number(out, PyLong_AsUnsignedLongLong(position >> 64))
-    out[size] = c'-'
-    return size + 1 + write_number(out + size + 1, PyLong_AsUnsignedLongLongMask(position))
+    cdef PositionId id
+    cdef Place place
+    id.stem_bytes = 0
+    set_place(&place, position)
+    return PyBytes_FromStringAndSize(id.text, write_id(&id, place))

@@ -21,7 +21,7 @@ from cpython.unicode cimport PyUnicode_AsUTF8AndSize, PyUnicode_DecodeUTF8
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
-from fastsse._batch cimport EventBatch
+from fastsse._batch cimport EventBatch, SharedFields
 from fastsse.native.crc cimport crc32c_by_table, crc32c_of, crc_begin
 from fastsse.native.record cimport (
     CONTROL, CONTROLS, CUT, DATA_KIND, ENTRY_HEAD, EVENT, EXPECT, EXPIRES, FIELD_HEAD, KEY, KIND_MAX,
@@ -194,19 +194,28 @@ def pack_entry(entry not None):
 def pack_events(events not None):
     """Events that have no position yet as records, one behind the other. O(bytes)."""
     cdef EventBatch batch
+    cdef SharedFields shared
     cdef Py_ssize_t at
+    cdef uint8_t kind
     cdef list records = []
     if type(events) is not EventBatch:
         return b"".join([pack_event(event) for event in events])
     batch = events
     for at in range(len(batch.data)):
         event = None if batch.events is None else batch.events[at]
+        shared = None if batch.shared is None else batch.shared[at]
+        own_id = None if batch.own_ids is None else batch.own_ids[at]
+        kind = 0 if batch.kinds is None else batch.kinds[at]
         if event is not None:
             records.append(pack_event(event))
+        elif shared is None:
+            records.append(draft_of(
+                batch.topics[at], batch.data[at], own_id, None, None, None, 0, 0, kind))
         else:
             records.append(draft_of(
-                batch.topics[at], batch.data[at], None, None, None, None, 0, 0,
-                0 if batch.kinds is None else batch.kinds[at]))
+                batch.topics[at], batch.data[at], own_id, shared.event_type, shared.meta, None,
+                (PRIVATE if shared.private else 0) | (UUID if shared.is_uuid else 0),
+                shared.retry_ms, kind))
     return b"".join(records)
 
 

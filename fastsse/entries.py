@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from fastsse import _batch, _records
-from fastsse._batch import Entries, EventBatch, KeyedBatch, kinds_of, sizes
+from fastsse._batch import Entries, EventBatch, KeyedBatch, SharedFields, kinds_of, sizes
 from fastsse._core import Frame
 from fastsse._records import pack_entry, pack_events
 from fastsse.errors import InvalidEvent
@@ -24,6 +24,7 @@ __all__ = [
     "EventBatch",
     "Extras",
     "KeyedBatch",
+    "SharedFields",
     "encode_entries",
     "id_of",
     "kinds_of",

@@ -11,10 +11,11 @@ from fastsse._intake import KnownPublisher, KnownTarget
 from fastsse.api.access import CREDENTIAL_NAMES, Access
 from fastsse.api.publish_query import event_of_query
 from fastsse.api.rate_limits import RequestLimits
-from fastsse.api.request_directives import Asked, begin_digest, key_scope
+from fastsse.api.request_directives import Asked, digested, key_scope
 from fastsse.api.warnings import warnings_on
 from fastsse.auth.rights import Rights
 from fastsse.directives import Directives
+from fastsse.entries import EventBatch, KeyedBatch
 from fastsse.errors import FastsseError, InvalidEvent
 from fastsse.events import Event
 from fastsse.http.request import Target
@@ -54,6 +55,11 @@ class PublishIntake:
         """Publishes a batch of separate publishes."""
         return self._hub.publish_separately
 
+    @property
+    def publish_now(self) -> Callable[[EventBatch | KeyedBatch], Sequence[int] | None]:
+        """Publishes a batch that is committed within the call, else does nothing."""
+        return self._hub.publish_now
+
     def target(self, target: Target) -> KnownTarget | None:
         """The event that a target describes. Raises InvalidEvent, Forbidden or Problem."""
         if target.path != PATH.encode() or any(
@@ -75,7 +81,7 @@ class PublishIntake:
             else KnownPublisher(known.rights, known.still, key_scope(known.rights))
         )
 
-    begin_digest = staticmethod(begin_digest)
+    digested = staticmethod(digested)
 
     def directives(
         self,

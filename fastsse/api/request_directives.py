@@ -11,6 +11,7 @@ from functools import lru_cache
 from typing import Final, NamedTuple
 
 from fastsse._batch import is_plain
+from fastsse._intake import BegunDigest
 from fastsse.api.access import CREDENTIAL_NAMES
 from fastsse.auth.rights import Rights
 from fastsse.directives import (
@@ -25,11 +26,10 @@ from fastsse.errors import InvalidEvent
 from fastsse.events import Event
 from fastsse.http.request import Request, Target
 
-__all__ = ["Asked", "asked_of", "begin_digest", "check_streamed", "key_scope", "scoped"]
+__all__ = ["Asked", "asked_of", "check_streamed", "digested", "key_scope", "scoped"]
 
 KEY_HEADER: Final = "Idempotency-Key"
 EXPECT_HEADER: Final = "If-Match"
-_DIGEST_BYTES: Final = 16
 
 
 def asked_of(request: Request, events: Sequence[Event], rights: Rights | None) -> Sequence[Event]:
@@ -83,15 +83,12 @@ class Asked(NamedTuple):
         if self.key is None:
             return None
         text = key_scope(rights) + check_key(_unquoted(self.key), KEY_HEADER)
-        digest = begin_digest(self.target, self.media_type, self.expect)
-        digest.update(b"%d:%b" % (len(self.body), self.body))
-        return RequestKey(text, digest.digest(), count)
+        begun = BegunDigest(digested(self.target, self.media_type, self.expect))
+        return RequestKey(text, begun.of_body(self.body), count)
 
 
-def begin_digest(
-    target: Target, media_type: bytes | None, expect: bytes | None = None
-) -> "hashlib.blake2b":
-    """The digest of everything that distinguishes requests, up to the body."""
+def digested(target: Target, media_type: bytes | None, expect: bytes | None = None) -> bytes:
+    """Everything that distinguishes requests, up to the body: what begins their digest."""
     pairs = [pair for pair in target.pairs if pair[0] not in CREDENTIAL_NAMES]
     parts = (
         target.path,
@@ -100,10 +97,7 @@ def begin_digest(
         (media_type or b"").strip(),
         (expect or b"").strip(),
     )
-    digest = hashlib.blake2b(digest_size=_DIGEST_BYTES)
-    for part in parts:
-        digest.update(b"%d:%b" % (len(part), part))
-    return digest
+    return b"".join([b"%d:%b" % (len(part), part) for part in parts])
 
 
 def scoped(events: Sequence[Event], rights: Rights | None) -> Sequence[Event]:

@@ -16,7 +16,7 @@ from typing import Final, NamedTuple, Protocol
 
 from fastsse._content import StoredContent
 from fastsse.config import HistoryOptions
-from fastsse.entries import Entry, KeyedBatch
+from fastsse.entries import Entry, EventBatch, KeyedBatch
 from fastsse.errors import FastsseError
 from fastsse.events import Event
 from fastsse.evicted import Evicted
@@ -129,10 +129,11 @@ class Backbone(Protocol):
         the state of its topics forbids it. What is known already is not stored again; then the
         positions are `judge.JudgedPositions`."""
 
-    def append_keyed(self, batch: KeyedBatch) -> Sequence[int] | None:
-        """Commits a batch of which no key is known, and delivers it, within the call; the
-        positions. None, without doing anything, for any other batch, and from a backbone that
-        needs more than the call: then `append` gets its events."""
+    @property
+    def append_now(self) -> Callable[[EventBatch | KeyedBatch], Sequence[int] | None] | None:
+        """The function that commits a batch of which nothing is known and nothing is asked, and
+        delivers it, within the call; it gives the positions. For any other batch it does nothing
+        and gives None: then `append` gets the events. None: commits need more than the call."""
 
     @property
     def has_ended(self) -> bool:

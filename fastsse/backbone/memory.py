@@ -34,7 +34,7 @@ from fastsse.backbone.producers import ProducerRow, ProducerTable, producer_cost
 from fastsse.backbone.stream_table import StreamTable
 from fastsse.config import HistoryOptions
 from fastsse.directives import without_key
-from fastsse.entries import KeyedBatch, encode_entries, kinds_of
+from fastsse.entries import EventBatch, KeyedBatch, encode_entries, kinds_of
 from fastsse.errors import FastsseError, Unavailable
 from fastsse.events import Event
 from fastsse.evicted import Evicted
@@ -94,16 +94,20 @@ class MemoryBackbone:
         else:
             done(self._append(events))
 
-    def append_keyed(self, batch: KeyedBatch) -> Sequence[int] | None:
+    def append_now(self, batch: EventBatch | KeyedBatch) -> Sequence[int] | None:
         """As `Backbone`."""
-        events = batch.events
-        if self.keeps_keys or self._deliver is None:
+        events = batch.events if isinstance(batch, KeyedBatch) else batch
+        if self._deliver is None or self.states is None or not is_plain(events):
             return None
-        if self.states is None or not is_plain(events) or self.streams.has_any(events):
+        if self.streams.rows and self.streams.has_any(events):
             return None
         if self.states.ended_count and any(
             self.states.ended_at(topic) for topics, _ in kinds_of(events) for topic in topics
         ):
+            return None
+        if not isinstance(batch, KeyedBatch):
+            return self._handed_on(events, self._clock.take_all(len(events)))
+        if self.keeps_keys:
             return None
         return self.keys.add_new(batch.keys, batch.digests, lambda: self._append(events))
 

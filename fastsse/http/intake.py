@@ -38,6 +38,11 @@ class Publishes(Protocol):
         """The function that publishes a batch and calls the second argument once, with an object
         that has `positions`, or an error."""
 
+    @property
+    def publish_now(self) -> Callable[[Any], Sequence[int] | None]:
+        """The function that publishes a batch within the call and returns the positions; None, and
+        nothing is done, if `publish` must take it."""
+
     def target(self, target: Target) -> KnownTarget | None:
         """The event of a target; None if the intake may not take it. Raises Problem or another
         FastsseError for an invalid one."""
@@ -47,9 +52,9 @@ class Publishes(Protocol):
         not known at once."""
 
     @property
-    def begin_digest(self) -> Callable[[Target, bytes | None], Any]:
-        """The function that begins the digest of requests with an `Idempotency-Key`, of a target
-        and the value of `Content-Type`. `%d:%b` of the body's length and the body ends it."""
+    def digested(self) -> Callable[[Target, bytes | None], bytes]:
+        """The function that gives what begins the digest of requests with an `Idempotency-Key`: of
+        a target and the value of `Content-Type`. The body ends it."""
 
     @property
     def directives(self) -> Callable[..., Directives | None]:
@@ -71,9 +76,10 @@ class _Policy:
         self._context = context
         self._publishes = publishes
         self.publish = publishes.publish
+        self.publish_now = publishes.publish_now
         self.publisher = publishes.publisher
         self.directives = publishes.directives
-        self.begin_digest = publishes.begin_digest
+        self.digested = publishes.digested
         self.request_id_line = request_id_line
 
     def target(self, raw: bytes) -> KnownTarget | None:

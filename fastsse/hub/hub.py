@@ -22,7 +22,7 @@ from fastsse.backbone.producers import ProducerTable
 from fastsse.backbone.stream_table import StreamTable
 from fastsse.config import HistoryOptions, StreamOptions
 from fastsse.directives import with_count
-from fastsse.entries import Entry, KeyedBatch, sizes
+from fastsse.entries import Entry, EventBatch, KeyedBatch, sizes
 from fastsse.errors import (
     Conflict,
     EventTooLarge,
@@ -286,6 +286,21 @@ class Hub:
 
         self._backbone.append(batch, acknowledge)
 
+    def publish_now(self, batch: EventBatch | KeyedBatch) -> Sequence[int] | None:
+        """As `publish_separately`, if all of it is committed within the call, and nothing is
+        refused or known; returns the positions. Else returns None, and nothing is done."""
+        append = self._backbone.append_now
+        if append is None or self.interceptors is not None:
+            return None
+        if self._rates.active or self.topics.rules.hides:
+            return None
+        if self._objection(batch.events if isinstance(batch, KeyedBatch) else batch) is not None:
+            return None
+        positions = append(batch)
+        if positions is not None:
+            self.events_published += len(positions)
+        return positions
+
     def publish_separately(
         self,
         events: Sequence[Event],
@@ -296,8 +311,6 @@ class Hub:
         list with the position or the error of each, and what is published of one that was stored
         before. A refused append to a durable stream is not counted: it is published again by
         itself, which counts it."""
-        if type(events) is KeyedBatch and self._append_keyed(events, done):
-            return
         if not is_plain(events) and len(events) > 1 and not self._backbone.judges_each:
             self._publish_each(events, done)
             return
@@ -310,21 +323,6 @@ class Hub:
             done(outcome)
 
         self.publish(events, answered)
-
-    def _append_keyed(self, batch: KeyedBatch, done: Callable[[Published], None]) -> bool:
-        """Publishes a batch of which nothing is refused and nothing known; else False, and nothing
-        is done: the events take the longer way."""
-        events = batch.events
-        if self.interceptors is not None or self._rates.active or self.topics.rules.hides:
-            return False
-        if self._objection(events) is not None:
-            return False
-        positions = self._backbone.append_keyed(batch)
-        if positions is None:
-            return False
-        self.events_published += len(positions)
-        done(Published(positions, events))
-        return True
 
     def _publish_each(
         self,

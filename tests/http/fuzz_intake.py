@@ -39,6 +39,7 @@ from fastsse.http.request import Request, Targets
 from fastsse.http.responses import Response
 from fastsse.http.router import Route, Router
 from fastsse.hub import Hub, Published
+from fastsse.positions import Positions
 from fastsse.trails import request_id_line
 
 CORPUS: Final = Path(__file__).with_name("intake_corpus.txt")
@@ -113,6 +114,15 @@ class Counter:
         done(Published([(77 << 64) | n for n in range(first, self.n + 1)], events))
 
     publish_separately = publish
+
+    def publish_now(self, batch: Sequence[Event]) -> Sequence[int] | None:
+        """Takes every second batch."""
+        if self.n % 2:
+            return None
+        first = (77 << 64) + self.n + 1
+        self.n += len(batch)
+        self.events += batch
+        return Positions(first, len(batch))
 
     def allows(self, event: Event) -> bool:
         return True

@@ -118,14 +118,19 @@ async def test_a_topic_that_has_ended_refuses_its_own_publishes_alone(server: Se
     assert await metric(server, "fastsse_events_published_total") == 2
 
 
+@pytest.mark.parametrize("is_now", [True, False])
 async def test_a_failure_of_the_hub_is_answered_and_ends_the_connection(
-    server: Server, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    server: Server,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    is_now: bool,
 ) -> None:
     hub = server._worker._hub  # type: ignore[union-attr]
 
     def fail(*arguments: object) -> None:
         raise RuntimeError("broken")
 
+    monkeypatch.setattr(hub._backbone, "append_now", fail if is_now else None)
     monkeypatch.setattr(hub._backbone, "append", fail)
     async with connected(server) as raw:
         assert (await exchange(raw, USUAL)).status == 500
@@ -140,6 +145,7 @@ async def test_a_late_refusal_reaches_the_publisher(
 ) -> None:
     hub = server._worker._hub  # type: ignore[union-attr]
     waiting = []
+    monkeypatch.setattr(hub._backbone, "append_now", None)
     monkeypatch.setattr(hub._backbone, "append", lambda *call: waiting.append(call))
     async with connected(server) as raw, connected(server) as gone:
         await gone.send(USUAL)
@@ -158,6 +164,7 @@ async def test_connections_close_after_their_answer_while_the_server_drains(
 ) -> None:
     hub = server._worker._hub  # type: ignore[union-attr]
     append, waiting = hub._backbone.append, []
+    monkeypatch.setattr(hub._backbone, "append_now", None)
     monkeypatch.setattr(hub._backbone, "append", lambda *call: waiting.append(call))
     async with connected(server) as raw:
         await raw.send(USUAL * 3)

@@ -15,7 +15,7 @@ from fastsse.backbone import (
     newest_within,
 )
 from fastsse.config import HistoryOptions
-from fastsse.entries import Entry, KeyedBatch, encode_entries
+from fastsse.entries import Entry, encode_entries
 from fastsse.errors import FastsseError, Unavailable
 from fastsse.events import Event
 from fastsse.evicted import Evicted
@@ -41,6 +41,7 @@ class StoredBackbone:
     """A backbone on a disk. While `holds`, questions wait for `answer`."""
 
     judges_each = False
+    append_now = None
 
     def __init__(self, disk: Disk, now_ms: Callable[[], int]) -> None:
         self.disk = disk
@@ -73,9 +74,6 @@ class StoredBackbone:
 
     def touch_stream(self, topic: str, generation: int) -> None:
         pass
-
-    def append_keyed(self, batch: KeyedBatch) -> None:
-        return None
 
     def append(self, events: Sequence[Event], done: Done) -> None:
         self.deliver(self.commit(events))

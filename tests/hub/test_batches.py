@@ -4,7 +4,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastsse.entries import Entry, EventBatch, encode_entries, pack_entry, pack_events
+from fastsse.entries import (
+    Entry,
+    EventBatch,
+    SharedFields,
+    encode_entries,
+    kinds_of,
+    pack_entry,
+    pack_events,
+    sizes,
+)
 from fastsse.errors import FastsseError
 from fastsse.events import DATA_BYTES, DATA_JSON, DATA_TEXT, Event
 from fastsse.hub import Published
@@ -37,11 +46,15 @@ def is_plain(event: Event) -> bool:
     return all(getattr(event, name) == getattr(PLAIN, name) for name in rest)
 
 
-def batch_of(events: list[Event]) -> EventBatch:
+def batch_of(events: list[Event], columns: list[bool] | None = None) -> EventBatch:
+    """All in a batch; those that are not plain in columns where that is asked, else as they are."""
     batch = EventBatch()
-    for event in events:
+    for event, in_columns in zip(events, columns or [False] * len(events), strict=False):
         if is_plain(event):
             batch.add(event.topics, event.data, event.data_kind)
+        elif in_columns:
+            shared = SharedFields(event)
+            batch.add(event.topics, event.data, event.data_kind, shared, event.id)
         else:
             batch.append(event)
     return batch
@@ -62,16 +75,23 @@ def facts_of(entry: Entry) -> list[object]:
     gaps=st.none() | st.lists(st.integers(1, 2**64), min_size=6, max_size=6),
     times=st.none() | st.integers(0, 2**48) | st.just([5, 4, 3, 2, 1, 2**63]),
     first=st.sampled_from([FIRST, FIRST + 98, position_at(7) - 3]),
+    columns=st.lists(st.booleans(), min_size=6, max_size=6),
 )
 def test_a_batch_becomes_the_same_entries_as_its_events(
-    events: list[Event], gaps: list[int] | None, times: int | list[int] | None, first: int
+    events: list[Event],
+    gaps: list[int] | None,
+    times: int | list[int] | None,
+    first: int,
+    columns: list[bool],
 ) -> None:
     count = len(events)
     times = times[:count] if isinstance(times, list) else times
     positions = Positions(first, count)
     steps = None if gaps is None else [first + sum(gaps[:index]) for index in range(count)]
-    batch = batch_of(events)
+    batch = batch_of(events, columns)
     assert len(batch) == count
+    assert kinds_of(batch) == kinds_of(events)
+    assert sizes(batch) == sizes(events)
     assert list(map(fields_of, batch)) == list(map(fields_of, events))
     assert pack_events(batch) == pack_events(events)
     one_by_one = [
@@ -103,6 +123,8 @@ def test_a_batch_that_can_not_be_is_refused() -> None:
         encode_entries([FIRST], batch)[-2]
     with pytest.raises(TypeError):
         batch.add(["a"], b"x")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="directives"):
+        SharedFields(Event.end("a"))
 
 
 def test_a_stream_receives_a_published_batch(node: Node) -> None:

@@ -9,7 +9,7 @@ from fastsse._hub import strictest
 from fastsse.backbone import Done
 from fastsse.backbone.memory import MemoryBackbone
 from fastsse.config import HistoryOptions, StreamOptions, TopicRule
-from fastsse.entries import KeyedBatch, encode_entries
+from fastsse.entries import EventBatch, KeyedBatch, encode_entries
 from fastsse.errors import FastsseError, InvalidEvent, Unavailable
 from fastsse.events import Event
 from fastsse.hub import Hub, Published
@@ -120,7 +120,7 @@ class SlowBackbone(MemoryBackbone):
         super().__init__(now_ms)
         self.waiting: list[tuple[Sequence[Event], Done]] = []
 
-    def append_keyed(self, batch: KeyedBatch) -> None:
+    def append_now(self, batch: EventBatch | KeyedBatch) -> None:
         return None
 
     def append(self, events: Sequence[Event], done: Done) -> None:

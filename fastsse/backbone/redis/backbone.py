@@ -17,7 +17,7 @@ from fastsse.backbone.redis.retention import RedisRetention
 from fastsse.backbone.redis.writer import Key, RedisWriter
 from fastsse.backbone.stream_expiry import LOOKS, deletion_of, deletions
 from fastsse.config import Config, HistoryOptions
-from fastsse.entries import Entry, KeyedBatch
+from fastsse.entries import Entry
 from fastsse.errors import FastsseError, Unavailable
 from fastsse.events import Event
 from fastsse.log import get_logger
@@ -115,6 +115,7 @@ class RedisBackbone:
     """
 
     judges_each = False
+    append_now = None
 
     def __init__(
         self,
@@ -178,9 +179,6 @@ class RedisBackbone:
         self._spawn(self._memory.run())
         if self._attached is not None:
             self._spawn(self._attached.run())
-
-    def append_keyed(self, batch: KeyedBatch) -> None:
-        """Leaves all to `append`."""
 
     def append(self, events: Sequence[Event], done: Done, key: Key | None = None) -> None:
         """Sends a batch. `done` is called when this node has read the batch back from the log, or

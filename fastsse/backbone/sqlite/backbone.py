@@ -43,7 +43,7 @@ from fastsse.backbone.sqlite.write_batch import Key, StoreBatch
 from fastsse.backbone.sqlite.writer import Barrier, Lost, Stored, Touch, Writer, WriterLinks
 from fastsse.backbone.stream_table import StreamTable
 from fastsse.config import HistoryOptions
-from fastsse.entries import KeyedBatch, encode_entries
+from fastsse.entries import encode_entries
 from fastsse.errors import FastsseError, InvalidEvent, Unavailable
 from fastsse.events import Event
 from fastsse.log import get_logger
@@ -90,6 +90,7 @@ class SqliteBackbone:
     """
 
     judges_each = True
+    append_now = None
 
     def __init__(
         self,
@@ -163,9 +164,6 @@ class SqliteBackbone:
         elif self._file.state.lost_through >= place_of(self.start):
             # An earlier loss (or an import) that nothing was stored after.
             self._broken("lost", self.start)
-
-    def append_keyed(self, batch: KeyedBatch) -> None:
-        """Leaves all to `append`."""
 
     def append(self, events: Sequence[Event], done: Done, key: Key | None = None) -> None:
         """As Backbone. O(bytes) here.

@@ -51,7 +51,7 @@ from fastsse.bus.history_transfer import evictions_of, read_entries, send_histor
 from fastsse.bus.refusals import unpack_conflict
 from fastsse.bus.transport import FrameTransport
 from fastsse.config import HistoryOptions
-from fastsse.entries import Entry, KeyedBatch
+from fastsse.entries import Entry
 from fastsse.errors import FastsseError, Unavailable
 from fastsse.events import Event
 from fastsse.hub.history import History
@@ -79,6 +79,7 @@ class BusBackbone:
     """
 
     judges_each = False
+    append_now = None
 
     def __init__(self, connection: HubConnection, key: bytes, timeout_s: float = TIMEOUT_S) -> None:
         self.start = 0
@@ -179,9 +180,6 @@ class BusBackbone:
         welcome = self._connection.welcome
         history.keeps_streams = welcome is not None and welcome.wants_memory
         self._backfill.share(history)
-
-    def append_keyed(self, batch: KeyedBatch) -> None:
-        """Leaves all to `append`."""
 
     def append(self, events: Sequence[Event], done: Done) -> None:
         """Sends a batch to the hub process. It is done when its entries arrived and were delivered.
