@@ -49,7 +49,8 @@ class Load:
     """What is held.
 
     Attributes:
-        key: that signs the tokens; empty: no tokens.
+        tokens: each stream has one.
+        key: that signs tokens; empty: none is needed.
     """
 
     connections: int
@@ -60,6 +61,7 @@ class Load:
     patience_s: float
     presence: bool
     store: str
+    tokens: bool
     key: str
 
     @property
@@ -68,7 +70,8 @@ class Load:
         options = ["--access-lines", "0", "--drain", "1s", "--workers", str(self.workers)]
         options += ["--subscriptions"] if self.presence else []
         options += ["--store", self.store] if self.store else []
-        return [*options, "--jwt-key", self.key] if self.key else options
+        options += ["--jwt-key", self.key] if self.key else []
+        return options if self.tokens or not self.key else [*options, "--anonymous"]
 
     def headers(self) -> dict[str, str]:
         """Those of a publisher, and of the sample."""
@@ -155,7 +158,7 @@ def swarm(held: Held, report: Path, tokens: Path) -> Iterator[subprocess.Popen]:
         "--processes": str(load.processes),
         "--json": str(report),
     }
-    if load.key:
+    if load.tokens:
         options["--tokens"] = str(tokens)
     arguments = [part for option in options.items() for part in option]
     process = subprocess.Popen([*command, *arguments], stdout=subprocess.DEVNULL)
@@ -290,7 +293,7 @@ def reach_all(held: Held) -> None:
 def run(load: Load, folder: Path) -> dict[str, object]:
     """The figures; with `broke` if a step was not done."""
     report, tokens = folder / "swarm.json", folder / "tokens"
-    if load.key:
+    if load.tokens:
         mint(tokens, load.key, load.connections)
     with Server(options=load.options) as server:
         held = Held(load, server)
@@ -327,7 +330,12 @@ def of_swarm(result: dict) -> dict[str, object]:
 @click.option("--presence", is_flag=True, help="The server has --subscriptions.")
 @click.option("--store", default="", help="The server's --store.")
 def main(
-    connections: int, workers: int, patience_s: int, tokens: bool, **rest: int | bool | str
+    connections: int,
+    workers: int,
+    patience_s: int,
+    tokens: bool,
+    presence: bool,
+    **rest: int | str,
 ) -> None:
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1] - RESERVE
     load = Load(
@@ -335,7 +343,10 @@ def main(
         workers=workers or max(2, math.ceil(connections / (limit - UNEVEN))),
         processes=math.ceil(connections / limit),
         patience_s=patience_s,
-        key=secrets.token_hex(32) if tokens else "",
+        tokens=tokens,
+        presence=presence,
+        # Who is there is not for everyone: presence wants a key.
+        key=secrets.token_hex(32) if tokens or presence else "",
         **rest,
     )
     with tempfile.TemporaryDirectory() as folder:

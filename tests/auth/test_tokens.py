@@ -250,6 +250,25 @@ def test_only_the_canonical_spelling_of_base64url_is_taken() -> None:
         refused(raw)
 
 
+@pytest.mark.parametrize("odd", [b"\n\n\n\n", b"!!!!", b"\xff\xff\xff\xff", b"===="])
+@pytest.mark.parametrize("part", [0, 1])
+def test_another_spelling_is_refused_when_it_is_signed_too(odd: bytes, part: int) -> None:
+    """A reader that skips what is no base64url would find the same header and claims."""
+    parts = mint().split(b".")[:2]
+    parts[part] = parts[part][:4] + odd + parts[part][4:]
+    signed = b".".join(parts)
+    refused(signed + b"." + b64(sign(signed, SECRET, "HS256")), "base64url")
+
+
+def test_the_header_of_an_issuer_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    from fastsse.auth import token
+
+    monkeypatch.setattr(token, "_headers", {})
+    first = token.open_token(mint(header={"kid": "of-an-issuer"}))
+    monkeypatch.setattr(token, "_read_header", None)
+    assert token.open_token(mint({"x": 1}, header={"kid": "of-an-issuer"})).kid == first.kid
+
+
 @pytest.mark.parametrize(
     "header",
     [

@@ -151,6 +151,16 @@ async def test_template_tag_gives_the_streams_of_the_user(
     assert first == (status or "end")
 
 
+@pytest.mark.parametrize("key", [None, ""])
+async def test_a_token_without_a_key_names_the_setting(server: Server, key: str | None) -> None:
+    from django.core.exceptions import ImproperlyConfigured
+
+    from fastsse.contrib.django import user_token
+
+    with pytest.raises(ImproperlyConfigured, match="JWT_KEY"):
+        await in_project(server.addresses[0], lambda: user_token(User(7)), JWT_KEY=key)
+
+
 async def test_permission_hook_decides_what_a_user_may_read(server: Server) -> None:
     from fastsse.contrib.django import user_token
 

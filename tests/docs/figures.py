@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Final
 
+from bench.peers.cases import CASES
 from tests.docs.blocks import ROOT
 
-__all__ = ["RUNS", "measured", "speed"]
+__all__ = ["RUNS", "measured", "peers", "speed"]
 
 #: Files in `bench/results` that the pages show.
 RUNS: Final = ("delivery", "publishing", "stores", "nodes")
@@ -27,10 +28,7 @@ def measured(run: str) -> str:
     found = _read(run)
     lines = _wrapped(f"[The run](../bench/results/{run}.json) {_circumstances(found)}:")
     lines += ["", "<!-- not run: minutes -->", "```sh"]
-    for command in found["environment"]["command"].split("; "):
-        first, *rest = _wrapped(command, 110)
-        lines += [" \\\n    ".join((first, *rest))]
-    lines += ["```", ""]
+    lines += [*_commands(found), "```", ""]
     lines += ["| case | figure | median | least to greatest | goal | met | notes |"]
     lines += ["| --- | --- | ---: | ---: | --- | --- | --- |"]
     for case in found["results"]:
@@ -62,6 +60,40 @@ def speed() -> str:
     return "\n".join(lines) + "\n"
 
 
+def peers() -> str:
+    """The run of `python -m bench.peers`: its table, what a peer does better, and versions."""
+    found = _read("peers")
+    lines = _wrapped(f"[The run](../bench/results/peers.json) {_circumstances(found)}:")
+    lines += ["", "<!-- not run: minutes -->", "```sh", *_commands(found), "```", ""]
+    lines += [
+        (_RESULTS / "peers.md").read_text("utf-8"),
+        "Where a peer that delivered all is better:",
+        "",
+    ]
+    lines += _better(found) or ["- nowhere in this run"]
+    lines += ["", "| peer | versions | settings |", "| --- | --- | --- |"]
+    for peer in found["peers"].values():
+        versions = ", ".join(f"{name} {one}" for name, one in peer["versions"].items())
+        lines.append(_row(peer["title"], versions, peer["settings"]))
+    return "\n".join(lines) + "\n"
+
+
+def _better(run: Mapping[str, Any]) -> list[str]:
+    """A line for each figure in which a peer with history or without is ahead of fastsse."""
+    lines = []
+    for result in run["results"]:
+        whole = all(sample.get("delivered_share", 1) > 0.999 for sample in result["samples"])
+        for name, figure in result["figures"].items():
+            times = figure["x_ours"]
+            if not whole or times is None or result["peer"] == "fastsse":
+                continue
+            if times > 1 if name == "a_second" else times < 1:
+                title = run["peers"][result["peer"]]["title"]
+                case = CASES[result["case"]].title
+                lines.append(f"- {case}: {title}, {times:.2f} x the {figure['unit']}")
+    return lines
+
+
 def _delivered(case: Mapping[str, Any]) -> str:
     def median(name: str) -> float:
         return statistics.median(sample[name] for sample in case["samples"])
@@ -84,6 +116,11 @@ def _circumstances(run: Mapping[str, Any]) -> str:
 
 def _wrapped(text: str, width: int = 120) -> list[str]:
     return textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False)
+
+
+def _commands(run: Mapping[str, Any]) -> list[str]:
+    commands = run["environment"]["command"].split("; ")
+    return [" \\\n    ".join(_wrapped(command, 110)) for command in commands]
 
 
 def _case(run: Mapping[str, Any], name: str) -> Mapping[str, Any]:

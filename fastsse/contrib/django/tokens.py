@@ -6,6 +6,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 import jwt
+from django.core.exceptions import ImproperlyConfigured
 
 from fastsse.client.http import events_url
 from fastsse.contrib.django.conf import Settings, load
@@ -16,7 +17,7 @@ __all__ = ["stream_url", "user_token"]
 
 def user_token(user: Any) -> str:
     """A token with which a page reads the private events of its user: the topics of the permission
-    hook, for `LIFETIME_S`."""
+    hook, for `LIFETIME_S`. Raises ImproperlyConfigured without `JWT_KEY`."""
     found = load()
     now_s = int(time.time())
     claims: dict[str, Any] = {
@@ -44,4 +45,6 @@ def stream_url(user: Any, topics: str | Iterable[str]) -> str:
 
 
 def _signed(found: Settings, claims: dict[str, Any]) -> str:
-    return jwt.encode(claims, found.jwt_key or "", algorithm=found.algorithm)
+    if not found.jwt_key:
+        raise ImproperlyConfigured("FASTSSE has no JWT_KEY, and tokens are signed with it.")
+    return jwt.encode(claims, found.jwt_key, algorithm=found.algorithm)
