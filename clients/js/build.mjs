@@ -24,9 +24,9 @@ const ENTRIES = ["index", "parser", "poll", "websocket", "feed", "tabs", "worker
 const SERVED = ENTRIES.filter((name) => name !== "react" && name !== "parser");
 // Members that only the core itself uses; their names are shortened where size counts.
 const INTERNAL = [
-  ...["isLive", "held", "wants", "asks", "become", "members", "isRunning", "settings", "fallBack"],
+  ...["isLive", "held", "wants", "asks", "become", "members", "isRunning", "settings", "instead"],
   ...["requestOf", "refresh", "renew", "allowed", "emptied", "restart", "isRenewable", "expire"],
-  ...["alive", "fault", "place", "wake", "other", "choose", "mark", "failed"],
+  ...["alive", "fault", "place", "wake", "choose", "mark", "failed"],
   ...["behind", "callBack", "ask", "view", "current", "fail"],
 ];
 

@@ -10,12 +10,18 @@ import pytest
 from fastsse.server import Server
 from tests.auth.minting import SECRET, grants, mint
 from tests.browser import chromium, firefox
+from tests.browser.chromium import TIMEOUT_S
 from tests.clients.test_js_chromium import SETUP, server
 from tests.loopback import Relay
 
 COUNT = 200
-# The clock of the page can be set forward: half a minute without a stream takes no time.
-CLOCK = "const now = Date.now; window.ahead = 0; Date.now = () => now() + ahead;"
+# The clock of the page can be set forward: half a minute without a stream takes no time. Scripts of
+# tests have a `Date` of their own in Firefox.
+CLOCK = """
+const { Date } = window, { now } = Date;
+window.ahead = 0;
+Date.now = () => now() + window.ahead;
+"""
 
 
 class Tab:
@@ -67,6 +73,8 @@ async def browser(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterat
 class StreamBuffer(Relay):
     """A proxy that buffers streams: nothing of them is passed on before their end."""
 
+    buffers = True
+
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = await reader.readuntil(b"\r\n\r\n")
         self.asked += head
@@ -91,7 +99,7 @@ class StreamBuffer(Relay):
             back.transport.abort()
 
     def breaks(self, head: bytes) -> bool:
-        return b"GET /events" in head and b"wait=" not in head
+        return self.buffers and b"GET /events" in head and b"wait=" not in head
 
     async def hold(self, reader: asyncio.StreamReader) -> None:
         await reader.read()
@@ -128,21 +136,71 @@ async def shows(tab: Tab, count: int) -> None:
     assert await tab.run("return seen.a.gaps") == []
 
 
+def streams(proxy: Relay) -> int:
+    """Streams that were asked for through the proxy."""
+    return proxy.asked.count(b"GET /events") - proxy.asked.count(b"wait=")
+
+
 async def test_behind_a_proxy_that_buffers_a_page_polls_by_itself_and_remembers_it(
     browser: Browser,
 ) -> None:
-    make = "make({ openTimeoutMs: 500 }); listen('a', 'a', { last: 300 });"
+    # So that there is no trial of a stream within the test.
+    make = "make({ openTimeoutMs: 2_000 }); listen('a', 'a', { last: 300 });"
     async with server() as one, StreamBuffer(one.addresses[0]) as proxy:
         tab = await browser.opened(proxy.url, make)
         await tab.settled("seen.a.states.at(-1)", "open")
         assert await tab.run("return errors") == ["buffered"]
         await publish_over_cuts(one, proxy, tab)
         await shows(tab, COUNT)
-        streams = proxy.asked.count(b"GET /events") - proxy.asked.count(b"wait=")
         tab = await browser.again(tab, proxy.url, make)
         await shows(tab, COUNT)
         assert await tab.run("return errors") == []
-        assert proxy.asked.count(b"GET /events") - proxy.asked.count(b"wait=") == streams == 1
+        assert streams(proxy) == 1
+
+
+async def test_a_page_that_polls_goes_back_to_a_stream_when_the_proxy_lets_it_through(
+    browser: Browser,
+) -> None:
+    make = "make({ openTimeoutMs: 300 }); listen('a', 'a');"
+    async with server() as one, StreamBuffer(one.addresses[0]) as proxy:
+        tab = await browser.opened(proxy.url, make)
+        await tab.settled("seen.a.states.at(-1)", "open")
+        assert one.stream_count == 0
+        proxy.buffers = False
+        published = 0
+        async with asyncio.timeout(TIMEOUT_S):
+            # The trial and the stream, while events arrive.
+            while streams(proxy) < 3 or await tab.run("return seen.a.states.at(-1)") != "open":
+                one.publish("a", published)
+                published += 1
+                await asyncio.sleep(0.01)
+        polls = proxy.asked.count(b"wait=")
+        for n in range(published, published + 100):
+            one.publish("a", n)
+        await shows(tab, published + 100)
+        assert proxy.asked.count(b"wait=") == polls
+        assert one.stream_count == 1
+        assert await tab.run("return Object.values(sessionStorage).join()") == "fetch"
+
+
+async def test_a_shared_worker_remembers_for_its_tabs_that_a_proxy_buffers(
+    browser: Browser,
+) -> None:
+    make = (
+        "const { connectTabs } = await import('/client/tabs.js');"
+        "window.hub = connectTabs('/', { share: 'worker', openTimeoutMs: 2_000 });"
+        "listen('a', 'a', { last: 300 });"
+    )
+    async with server() as one, StreamBuffer(one.addresses[0]) as proxy:
+        one.publish("a", 0)
+        tab = await browser.opened(proxy.url, make)
+        await shows(tab, 1)
+        await tab.settled("Object.values(sessionStorage).join()", "poll")
+        # Its worker ends with the page.
+        tab = await browser.again(tab, proxy.url, make)
+        one.publish("a", 1)
+        await shows(tab, 2)
+        assert streams(proxy) == 1
 
 
 async def test_after_half_a_minute_without_a_stream_a_page_takes_a_websocket_and_remembers_it(
@@ -153,7 +211,7 @@ async def test_after_half_a_minute_without_a_stream_a_page_takes_a_websocket_and
         tab = await browser.opened(proxy.url, CLOCK + make)
         await tab.settled("errors.length > 1")
         assert b"GET /ws" not in proxy.asked
-        await tab.run("ahead = 31_000")
+        await tab.run("window.ahead = 31_000")
         await tab.settled("seen.a.states.at(-1)", "open")
         await publish_over_cuts(one, proxy, tab)
         await shows(tab, COUNT)

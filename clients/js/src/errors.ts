@@ -36,7 +36,8 @@ export class StreamError extends Error {
   }
 }
 
-const RETRIED = [408, 425, 429];
+// 408, 425 and 429 pass.
+const LASTING = /^4(?!08|25|29)/;
 
 /** The error for an answer that is not the one that was asked for. */
 export async function errorOf(response: Response): Promise<StreamError> {
@@ -49,6 +50,6 @@ export async function errorOf(response: Response): Promise<StreamError> {
   return new StreamError("status", `answered ${status} ${problem?.detail ?? ""}`, {
     status,
     retryAfterMs: 1000 * Number(headers.get("retry-after")) || 0,
-    isFinal: status >= 400 && status < 500 && !RETRIED.includes(status),
+    isFinal: LASTING.test(status as never),
   });
 }

@@ -1,6 +1,8 @@
-import { StreamError } from "./errors.js";
+import { StreamError, type ErrorKind } from "./errors.js";
 import type { Transport } from "./transport.js";
 
+// `OPEN` of an EventSource; above it is `CLOSED`.
+const CONNECTED = 1;
 const TYPES = ["message", ...["gap", "refused", "end", "snapshot", "expiring"].map((name) => `fastsse.${name}`)];
 
 /** Streams by the browser's EventSource: its network view shows events; types must be known. */
@@ -16,33 +18,37 @@ export const eventSourceTransport: Transport = {
     url.searchParams.set("initial_id", "data");
     return new Promise((_, reject) => {
       const source = new EventSource(url, { withCredentials: request.credentials === "include" });
-      let isReturning = false;
-      const close = () => {
+      let timer: ReturnType<typeof setTimeout>;
+      // False: it returns by itself.
+      let isOpen: boolean | undefined;
+      const close = (kind: ErrorKind) => {
         clearTimeout(timer);
         source.close();
         reject(new StreamError(kind, "closed"));
       };
-      let kind: "network" | "buffered" = "network";
-      const timer = setTimeout(() => {
-        kind = "buffered";
-        close();
-      }, request.openTimeoutMs);
-      signal.addEventListener("abort", close);
+      const expect = (ms: number) => {
+        clearTimeout(timer);
+        timer = setTimeout(close, ms, "buffered");
+      };
+      // Headers alone say nothing: a proxy may hold back what follows.
+      (source.onopen = () => expect(request.openTimeoutMs))();
+      const stop = () => close("network");
+      signal.addEventListener("abort", stop);
+      if (signal.aborted) stop();
       const take = (event: MessageEvent<string>) => {
         clearTimeout(timer);
+        if (!isOpen) sink.open();
+        isOpen = true;
         sink.block(event.type, event.data || null, event.lastEventId);
       };
       const named = ["event", "until"].flatMap((name) => url.searchParams.get(name)?.split(",") ?? []);
       for (const type of new Set([...TYPES, ...(request.eventTypes ?? []), ...named])) source.addEventListener(type, take);
-      source.onopen = () => {
-        isReturning = false;
-        sink.open();
-      };
       // It returns by itself once, after the server's `retry:`, which scripts do not see.
       source.onerror = () => {
-        if (source.readyState === EventSource.CLOSED || isReturning) close();
-        else sink.waiting();
-        isReturning = true;
+        if (source.readyState > CONNECTED || isOpen === false) return stop();
+        isOpen = false;
+        expect(request.idleTimeoutMs);
+        sink.waiting();
       };
     });
   },

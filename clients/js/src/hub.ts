@@ -3,14 +3,14 @@ import { eventSourceTransport } from "./eventsource.js";
 import { guarded, makeMember } from "./member.js";
 import { makeStream, type Host, type Settings, type Stream } from "./stream.js";
 import { tokensFrom } from "./tokens.js";
-import { asStreamError, fetchTransport, page, parser, type Transport } from "./transport.js";
+import { asStreamError, fetchTransport, page, parser, type Transport, type TransportName } from "./transport.js";
 import type { ConnectOptions, Hub, Subscription, SubscribeOptions } from "./types.js";
 
 const BY_NAME = {
   fetch: fetchTransport,
   eventsource: eventSourceTransport,
-  poll: loaded("poll", () => import("./poll.js")),
-  websocket: loaded("websocket", () => import("./websocket.js")),
+  poll: loaded("poll", 0, () => import("./poll.js")),
+  websocket: loaded("websocket", 30_000, () => import("./websocket.js")),
 };
 // A shorter address has no 100 topics, the most that a server takes in one.
 const SHORT_CHARS = 800;
@@ -38,9 +38,9 @@ export function connect(server: string | URL, options: ConnectOptions = {}): Hub
   const tokens = tokensFrom(settings.token);
   const streams = new Set<Stream>();
   const tab = globalThis.document;
-  const known = settings.transports.map((one) => (typeof one === "string" ? BY_NAME[one] : one));
-  const transports = known.filter((one) => one.isAvailable?.() ?? true);
-  let chosen = Math.max(0, transports.findIndex(({ name }) => name === memory(url)));
+  const known = settings.transports.map((one) => BY_NAME[one as TransportName] ?? (one as Transport));
+  let transports = known.filter((one) => one.isAvailable?.() ?? true);
+  let chosen = transports.find(({ name }) => name === memory(url)) ?? transports[0];
   let hiddenTimer: ReturnType<typeof setTimeout>;
   let paused: Promise<void> | undefined;
   let resume = () => {};
@@ -98,19 +98,27 @@ export function connect(server: string | URL, options: ConnectOptions = {}): Hub
   const host: Host = {
     settings,
     current() {
-      if (!transports[0]) throw new StreamError("unsupported", "no transport works");
-      return transports[chosen]!;
+      if (!chosen) throw new StreamError("unsupported", "no transport");
+      return chosen;
     },
-    other: () => transports.at(chosen === transports.length - 1 ? 0 : -1)!,
     choose(transport) {
-      chosen = transports.indexOf(transport);
+      chosen = transport;
       memory(url, transport.name);
     },
-    fallBack(error) {
-      const isMissing = error.kind === "unsupported";
-      const next = transports.find((one, at) => at > chosen && (isMissing || (error.kind === "buffered" && one.polls)));
-      if (next) host.choose(next);
-      else if (isMissing) error.isFinal = true;
+    instead(error, outMs, tried) {
+      if (error.kind === "unsupported") {
+        // The next one of the list is in its place.
+        transports = transports.filter((one) => one !== (tried ?? chosen));
+        if (!tried) chosen = transports[0];
+        error.isFinal = !chosen;
+        return chosen;
+      }
+      if (/refused|token/.test(error.kind)) return;
+      const others = transports.filter(
+        // Without `afterMs` it is NaN, and no time is enough.
+        (one, at) => one !== chosen && outMs >= Math.max(settings.openTimeoutMs, at && one.afterMs!),
+      );
+      return others[others.indexOf(tried!) + 1];
     },
     requestOf(params, signal) {
       const target = new URL(`events?${new URLSearchParams(params)}`, url);
@@ -118,8 +126,8 @@ export function connect(server: string | URL, options: ConnectOptions = {}): Hub
         await tokens.get();
         if (target.href.length > SHORT_CHARS) await (await import("./feed.js")).shorten(target, post);
       }
-      const given = { send, ticket, errorOf, page, parser, StreamError, prepare };
-      return { ...settings, ...given, url: target, signal };
+      const given = { send, ticket, errorOf, page, parser, StreamError, prepare, signal };
+      return { ...settings, ...given, url: target, first: transports[0]!, use: host.choose };
     },
     refresh() {
       tokens.expire();
@@ -176,10 +184,10 @@ export function connect(server: string | URL, options: ConnectOptions = {}): Hub
 }
 
 /** A transport whose code is loaded when it is used. */
-function loaded(name: string, load: () => Promise<{ transport: Transport }>): Transport {
+function loaded(name: string, afterMs: number, load: () => Promise<{ transport: Transport }>): Transport {
   return {
     name,
-    polls: name === "poll",
+    afterMs,
     async run(request, sink) {
       return (await load()).transport.run(request, sink);
     },

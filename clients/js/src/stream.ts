@@ -14,8 +14,6 @@ const STEADY_MS = 5_000;
 const GATHER_MS = 20;
 const LEFT_MS = 1_000;
 const HELD_CHARS_MAX = 2 ** 24;
-// After so long without a stream another transport is tried in between.
-const OUT_MS = 30_000;
 
 /** The options of a hub, with their defaults. */
 export type Settings = ConnectOptions &
@@ -31,12 +29,10 @@ export type Settings = ConnectOptions &
 export interface Host {
   readonly settings: Settings;
   current(): Transport;
-  /** The one to try when that does not work: the last one, or from there the first. */
-  other(): Transport;
   /** From now on it is the transport, also of later pages of the tab. */
   choose(transport: Transport): void;
-  /** Chooses another transport if the fault asks for it; without one it is final. */
-  fallBack(error: StreamError): void;
+  /** The transport to try at once after a fault, if any; `tried` was the last that was tried so. */
+  instead(error: StreamError, outMs: number, tried?: Transport): Transport | undefined;
   requestOf(params: Params, signal: AbortSignal): StreamRequest;
   /** The next request has a fresh token. False: there is none. */
   refresh(): boolean;
@@ -139,7 +135,7 @@ export function makeStream(host: Host, view: Params, key: string): Stream {
 
   /** Reports a fault. True: trying again is useless. */
   function isFinal(error: StreamError, tries: number, those?: Iterable<Member>): boolean {
-    if (/40[13]/.test(`${error.status}`) && !refreshes++ && host.refresh()) error.isFinal = false;
+    if (/40[13]/.test(error.status as never) && !refreshes++ && host.refresh()) error.isFinal = false;
     if (tries >= settings.retries!) error.isFinal = true;
     fail(error, those);
     return error.isFinal;
@@ -217,13 +213,13 @@ export function makeStream(host: Host, view: Params, key: string): Stream {
 
   /** Reports a fault. True: there is no other attempt. */
   function judge(error: StreamError | undefined): boolean {
-    if (openedAt && Date.now() - openedAt > STEADY_MS) failures = 0;
-    const hasTried = trial;
+    const now = Date.now();
+    if (openedAt && now - openedAt > STEADY_MS) failures = 0;
+    const tried = trial;
     trial = undefined;
     if (!error) return false;
-    host.fallBack(error);
-    const isNetwork = !/refused|token/.test(error.kind);
-    if (isNetwork && !hasTried && Date.now() - (outSince ||= Date.now()) > OUT_MS) trial = host.other();
+    outSince ||= openedAt ? now : triedAt;
+    trial = host.instead(error, now - outSince, tried);
     return isFinal(error, failures + 1);
   }
 

@@ -7,6 +7,23 @@ export type FromTab =
   | { do: "token"; tab: string; token?: string; error?: string }
   | { do: "leave"; tab: string };
 
+/** The first message to a worker. `memory` has the entries of the tab's storage that are the client's. */
+export interface Greeting {
+  do: "connect";
+  url: string;
+  options: ConnectOptions;
+  hasToken: boolean;
+  lock: string;
+  memory: [string, string][];
+}
+
+/** From a worker to a tab: what is to be in its storage. */
+export interface ToKeep {
+  on: "keep";
+  name: string;
+  value: string;
+}
+
 /** From the host to a tab. */
 export type FromHost =
   | { tab: string; n: number; on: "onEvent" | "onGap" | "onState" | "onSnapshot" | "onEnd" | "onError"; value: unknown }

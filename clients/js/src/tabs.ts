@@ -1,6 +1,6 @@
 import { connect, StreamError } from "./index.js";
 import type { ConnectOptions, Hub, State, SubscribeOptions, Subscription } from "./index.js";
-import { lockOf, TabsHost, type FromHost, type FromTab } from "./tabs-host.js";
+import { lockOf, TabsHost, type FromHost, type FromTab, type Greeting, type ToKeep } from "./tabs-host.js";
 
 export interface TabsOptions extends ConnectOptions {
   /**
@@ -142,9 +142,14 @@ export function connectTabs(url: string | URL, options: TabsOptions = {}): Hub {
         tellAll();
       };
       port = worker.port;
-      port.onmessage = ({ data }: MessageEvent<FromHost>) => take(data);
+      port.onmessage = ({ data }: MessageEvent<FromHost | ToKeep>) => {
+        if (data.on === "keep") keep(data);
+        else take(data);
+      };
       const { token, share, worker: _, onError, fetch, ...plain } = options;
-      port.postMessage({ do: "connect", url: alone.url, options: plain, hasToken: token !== undefined, lock });
+      const hasToken = token !== undefined;
+      const greeting: Greeting = { do: "connect", url: alone.url, options: plain, hasToken, lock, memory: memory() };
+      port.postMessage(greeting);
       // The worker holds it by then; it is granted when the browser has ended the worker.
       setTimeout(() => {
         void navigator.locks.request(lock, { mode: "shared" }, () => {
@@ -208,6 +213,23 @@ export function connectTabs(url: string | URL, options: TabsOptions = {}): Hub {
       leave();
     },
   };
+}
+
+/** What the client has in the storage of this tab; none where a browser forbids storage. */
+function memory(): [string, string][] {
+  try {
+    return Object.entries<string>(sessionStorage).filter(([name]) => name.startsWith("fastsse "));
+  } catch {
+    return [];
+  }
+}
+
+function keep({ name, value }: ToKeep): void {
+  try {
+    sessionStorage.setItem(name, value);
+  } catch {
+    // No storage here: the next page finds it out again.
+  }
 }
 
 function coreOf({ share, worker, ...options }: TabsOptions): ConnectOptions {

@@ -21,16 +21,20 @@ export interface StreamRequest {
   /** A ticket for a request that can't have headers; undefined without a token. */
   ticket(): Promise<string | undefined>;
   credentials: RequestCredentials;
-  /** The error for an answer that is not the one that was asked for. */
-  errorOf(response: Response): Promise<StreamError>;
   /**
    * Asks for a page of history, for which the server may wait. Rejects with a StreamError.
    */
   page(waitS: number): Promise<Page>;
+  /** The error for an answer that is not the one that was asked for. */
+  errorOf(response: Response): Promise<StreamError>;
   /** Makes a parser, which takes the text of the stream piece by piece. */
   parser(sink: StreamSink): (text: string) => void;
   /** What a transport rejects with. */
   StreamError: typeof StreamError;
+  /** The transport that is used where it works. */
+  first: Transport;
+  /** From now on streams are opened with this transport. */
+  use(transport: Transport): void;
 }
 
 /** The answer to `wait=`. */
@@ -57,8 +61,11 @@ export type Ending = "over" | "done";
 
 export interface Transport {
   readonly name: string;
-  /** Whether the transport gets events through a proxy that buffers. */
-  readonly polls?: boolean;
+  /**
+   * After so many milliseconds without a stream, and at least `openTimeoutMs`, it is tried in between.
+   * Without this it is used where it is the first, or in the place of one that the browser lacks.
+   */
+  readonly afterMs?: number;
   /** Whether it works here; without it, it does. */
   isAvailable?(): boolean;
   /** Runs one stream to its end. Rejects with a StreamError when it breaks. */
@@ -96,7 +103,8 @@ async function exchange<T>(
     const response = await request.send(request.url, { headers: { Accept: type }, signal: watching.signal });
     if (response.status === 204) return;
     const { ok, headers } = response;
-    if (!ok || !headers.get("content-type")?.toLowerCase().startsWith(type)) throw await errorOf(response);
+    // Without a type the text is `null`.
+    if (!ok || !new RegExp(`^${type}`, "i").test(headers.get("content-type")!)) throw await errorOf(response);
     return await use(response, watching);
   } catch (error) {
     throw watching.fault(error);
@@ -154,9 +162,8 @@ function turn(): Promise<void> {
 
 export function asStreamError(error: unknown): StreamError {
   if (error instanceof StreamError) return error;
-  const message = error instanceof Error ? error.message : String(error);
   const kind = error instanceof RangeError ? "too-large" : "network";
-  return new StreamError(kind, message, { cause: error });
+  return new StreamError(kind, `${(error as Error)?.message ?? error}`, { cause: error });
 }
 
 /** The time-outs of a request. */
@@ -194,13 +201,12 @@ export function watch(request: StreamRequest): Watch {
 
   function stop(): void {
     clearTimeout(timer);
-    signal.removeEventListener("abort", stop);
-    page?.removeEventListener("visibilitychange", check);
     controller.abort();
   }
 
-  signal.addEventListener("abort", stop);
-  page?.addEventListener("visibilitychange", check);
+  // With its `signal` the controller removes them.
+  signal.addEventListener("abort", stop, controller);
+  page?.addEventListener("visibilitychange", check, controller);
   if (signal.aborted) stop();
   else check();
   return {

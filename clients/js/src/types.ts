@@ -86,7 +86,10 @@ export interface Subscription {
 export interface ConnectOptions {
   /** A token (JWT), or what fetches one. A function is called again before `exp` and after a 401. */
   token?: string | (() => string | undefined | Promise<string | undefined>);
-  /** Tried in this order: `fetch`, `eventsource`, or a transport of another entry point. */
+  /**
+   * Those that may be used, or transports of one's own. The first is used where it works; one behind
+   * it stands in for it (`Transport.afterMs`).
+   */
   transports?: readonly (TransportName | Transport)[];
   /** For requests across origins; `include` sends cookies. */
   credentials?: RequestCredentials;

@@ -1,4 +1,5 @@
-import type { ErrorKind, StreamRequest, StreamSink, Transport } from "./index.js";
+import { climbing } from "./climbing.js";
+import type { Ending, ErrorKind, StreamRequest, StreamSink, Transport } from "./index.js";
 
 // The stream is over (RFC 6455 §7.4.1); 1012: a drain, a limit, a lag.
 const OVER = 1000;
@@ -10,22 +11,25 @@ const RETURN = 1012;
  */
 export const webSocket: Transport = {
   name: "websocket",
+  afterMs: 30_000,
   isAvailable: () => typeof WebSocket === "function",
-  async run(request, sink) {
-    const { url } = request;
-    await request.prepare();
-    url.protocol = url.protocol.replace("http", "ws");
-    url.pathname = url.pathname.replace(/events$/, "ws");
-    url.searchParams.set("initial_id", "true");
-    const ticket = await request.ticket();
-    if (ticket) url.searchParams.set("ticket", ticket);
-    return new Promise((resolve, reject) => {
-      const fail = (kind: ErrorKind, message: string) => reject(new request.StreamError(kind, message));
-      read(request, sink, (ending) => (ending === OVER ? resolve("done") : resolve("over")), fail);
-    });
-  },
+  run: (request, sink) => climbing(request, "websocket", (inner) => open(inner, sink)),
 };
 export { webSocket as transport };
+
+async function open(request: StreamRequest, sink: StreamSink): Promise<Ending> {
+  await request.prepare();
+  const url = new URL(request.url);
+  url.protocol = url.protocol.replace("http", "ws");
+  url.pathname = url.pathname.replace(/events$/, "ws");
+  url.searchParams.set("initial_id", "true");
+  const ticket = await request.ticket();
+  if (ticket) url.searchParams.set("ticket", ticket);
+  return new Promise((resolve, reject) => {
+    const fail = (kind: ErrorKind, message: string) => reject(new request.StreamError(kind, message));
+    read({ ...request, url }, sink, (ending) => (ending === OVER ? resolve("done") : resolve("over")), fail);
+  });
+}
 
 function read(
   request: StreamRequest,

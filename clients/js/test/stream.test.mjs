@@ -251,7 +251,7 @@ test("a buffering proxy leads to a transport that polls, and stays there", limit
   let runs = 0;
   const polling = {
     name: "poll",
-    polls: true,
+    afterMs: 0,
     isAvailable: () => true,
     run(request, sink) {
       sink.open();
