@@ -55,6 +55,18 @@ def test_each_tier_has_what_its_command_promises() -> None:
     }
 
 
+@pytest.mark.parametrize("tier", tiers.TIERS)
+def test_a_file_with_tests_of_a_tier_is_collected(tier: str) -> None:
+    for path in FILES:
+        parts = [tiers.part_of(f"{path}::test_a[{loop}]") for loop in ("uvloop", "asyncio")]
+        own = tiers.part_of(path)
+        if own is not None and tiers.missing(own):
+            continue
+        if not all(tiers.is_left_out(part, tier) for part in parts):
+            folders = [parent.as_posix() for parent in Path(path).parents][:-2]
+            assert not any(tiers.is_ignored(one, tier) for one in (path, *folders)), path
+
+
 def test_what_is_left_out_is_listed() -> None:
     assert "left out: tests/browser (Chromium)" in tiers.left_out("core")
     assert all("make test-all installs it" in line for line in tiers.left_out("all"))

@@ -237,7 +237,9 @@ def missing(part: Part) -> list[str]:
 
 def is_ignored(path: str, tier: str) -> bool:
     """Whether nothing in a file or folder is collected, so that not even its imports are tried."""
-    if any(_is_inside(other, path) for other in PARTS):
+    if any(_is_inside(other, path) for other in (*PARTS, *_ON_BOTH_LOOPS)):
+        return False
+    if path.startswith(_ON_BOTH_LOOPS) and not is_left_out(_SECOND_LOOP, tier):
         return False
     part = part_of(path)
     if part is None:
