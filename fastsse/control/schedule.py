@@ -282,14 +282,17 @@ class ScheduleService:
         self._arm()
 
     def _bury(self, entry_id: str, value: bytes, error: FastsseError) -> None:
-        """An event can no longer be published, for example because its topic has ended."""
+        """An event can no longer be published, for example because its topic has ended. The key
+        of its letter is the same at each node, because several may have tried at the same time."""
+        key = f"{_DEAD}{_due(value):015}-{entry_id}"
+        if key in self._dead:
+            return
         self._counts["schedule_dead"] += 1
         topics = _topics(value)
         log.warning(
             "A delayed event can't be published.", id=entry_id, topics=topics, why=str(error)
         )
         letter = {"id": entry_id, "due": _due(value), "topics": topics, "reason": str(error)}
-        key = f"{_DEAD}{round(self._now_s() * 1000):015}-{entry_id}"
         self._store.put(key, orjson.dumps(letter))
         self._note_dead(key)
 

@@ -3,11 +3,15 @@
 import asyncio
 import json
 import time
+from collections.abc import Callable, Sequence
 
 import pytest
 
-from fastsse.control.schedule import PAGE
-from fastsse.errors import InvalidEvent, NotKept
+from fastsse._records import pack_events
+from fastsse.control.schedule import PAGE, ScheduleCounts, ScheduleService
+from fastsse.control.service import MemoryControlStore
+from fastsse.errors import FastsseError, InvalidEvent, NotKept, TopicEnded
+from fastsse.events import Event
 from tests.auth.minting import SECRET, grants, mint
 from tests.http.raw import connected, get, request, until
 
@@ -94,6 +98,31 @@ async def test_cancelled_event_is_never_published(ask, server) -> None:
         stream = await raw.stream()
         await keep(ask, "topic=a&delay=250ms", b"later")
         assert (await stream.next()).data == "later"
+
+
+async def test_two_nodes_that_are_refused_at_the_same_time_write_one_dead_letter() -> None:
+    store, refused = MemoryControlStore(), []
+    now_s = 1_800_000_000.0
+
+    def append(events: Sequence[Event], done: Callable[[FastsseError], None]) -> None:
+        refused.append(done)
+
+    def node() -> ScheduleService:
+        counts = ScheduleCounts()
+        return ScheduleService(print, store, print, append, counts, now_s=lambda: now_s)
+
+    one = node()
+    due = round(now_s * 1000).to_bytes(8)
+    request = b"a" + due + bytes([255] * 16) + bytes(32) + pack_events([Event("a", "x")])
+    one.on_request(0, request, lambda answer: None)
+    nodes = one, node()
+    await until(lambda: len(refused) == 2)
+    for done in refused:
+        now_s += 1
+        done(TopicEnded("a"))
+    assert len(store.items("d/")) == 1
+    for each in nodes:
+        each.close()
 
 
 async def test_topic_that_has_ended_by_then_makes_a_dead_letter(ask, server) -> None:
