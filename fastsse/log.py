@@ -306,6 +306,11 @@ class AccessLog:
                 dropped_bytes=dropped_bytes,
             )
 
+    def unsent(self, client: str) -> None:
+        """A client did not read an answer, and others needed the memory."""
+        if self._may_write("unsent"):
+            self._log.warning("A client that does not read was disconnected.", client=client)
+
     def skipped(self, client: str, skipped: Mapping[str, int]) -> None:
         """A relayed event stream had events about itself, which were left out."""
         if self._may_write("skipped"):

@@ -149,6 +149,11 @@ COUNTERS = (
     _Row("doubtful", "unknown_parameters", "Streams opened with parameters that are unknown here."),
     _Row("requests_", "requests", "Requests answered.", "route status"),
     _Row("limited_", "limited", "Requests refused by the limits of a client.", "limit"),
+    _Row(
+        "answers_unsent",
+        "answers_unsent",
+        "Connections closed for others because their clients did not read an answer.",
+    ),
     _Row("events_published", "events_published", "Events accepted from publishers."),
     _Row(
         "publishes_batched",

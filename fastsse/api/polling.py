@@ -35,6 +35,8 @@ _NDJSON: Final = b"Content-Type: application/x-ndjson\r\n"
 # One line in an envelope, whatever the data.
 _DATA: Final = re.compile(rb"^data: (.*)$", re.MULTILINE)
 _SHARED_MAX: Final = 64
+# Smaller parts of an answer are copied into it.
+_PIECE_BYTES_MIN: Final = 16 * 1024
 # Below it the head of gzip and a packet with little in it save nothing.
 _GZIP_MIN_BYTES: Final = 512
 
@@ -103,7 +105,7 @@ class Polling:
         end = {"next": subscription.cursor.text.decode("utf-8", "replace")}
         end |= {"gap": None, "ended": True}  # type: ignore[dict-item]
         form = _form_of(request.headers)
-        exchange.respond(form.response(b"".join(form.around((), orjson.dumps(end)))))
+        exchange.respond(form.response(form.around((), orjson.dumps(end))))
 
     def _response(self, page: PollPage, form: "_Form") -> Response:
         end = orjson.dumps(
@@ -118,8 +120,8 @@ class Polling:
         size = sum(map(len, parts))
         nothing_to_pack = page.frame is None or len(page.secrets) == len(events)
         if not form.is_gzip or nothing_to_pack or size < _GZIP_MIN_BYTES:
-            return form.response(b"".join(parts))
-        return form.response(self._gzip(page, form, end, parts), GZIP)
+            return form.response(_pieces(parts))
+        return form.response((self._gzip(page, form, end, parts),), GZIP)
 
     def _events(self, frame: Frame, form: "_Form") -> Sequence[bytes]:
         """The events of a page, each with what is before or behind it. O(bytes), once for all that
@@ -166,10 +168,12 @@ class _Form(NamedTuple):
             return (b"", *events, end + b"\n")
         return (b'{"events":[', *events, b"]," + end[1:] + b"\n")
 
-    def response(self, body: bytes, coding: bytes = b"") -> Response:
+    def response(self, pieces: Sequence[bytes], coding: bytes = b"") -> Response:
         """A response, with the line of its content coding."""
-        lines = _NDJSON if self.is_lines else _JSON
-        return Response.of(200, body, lines + coding + VARY + NOT_STORED)
+        lines = (_NDJSON if self.is_lines else _JSON) + coding + VARY + NOT_STORED
+        if sum(map(len, pieces)) < _PIECE_BYTES_MIN:
+            return Response.of(200, b"".join(pieces), lines)
+        return Response.of(200, b"", lines, pieces)
 
 
 def _form_of(headers: Mapping[bytes, bytes]) -> _Form:
@@ -177,6 +181,20 @@ def _form_of(headers: Mapping[bytes, bytes]) -> _Form:
         b"application/x-ndjson" in headers.get(b"accept", b"").lower(),
         accepts_gzip(headers.get(b"accept-encoding", b"")),
     )
+
+
+def _pieces(parts: Sequence[bytes]) -> Sequence[bytes]:
+    """Large parts as they are, because other answers have them too; the small ones between them
+    joined. O(parts, and bytes of the small ones)."""
+    pieces: list[bytes] = []
+    small: list[bytes] = []
+    for part in parts:
+        small.append(part)
+        if len(part) >= _PIECE_BYTES_MIN:
+            small.pop()
+            pieces += (b"".join(small), part) if small else (part,)
+            small = []
+    return [*pieces, b"".join(small)]
 
 
 _Key = TypeVar("_Key")

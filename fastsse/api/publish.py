@@ -469,8 +469,8 @@ def _warned(answer: _Answer, warnings: Sequence[str]) -> _Answer:
     lines = warning_lines(warnings)
 
     def warned(published: Published) -> Response:
-        head, body = answer(published)
-        return Response(head + lines, body)
+        response = answer(published)
+        return response._replace(head=response.head + lines)
 
     return warned
 

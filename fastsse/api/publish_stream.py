@@ -19,7 +19,7 @@ from fastsse.errors import BadRequest, FastsseError, InvalidEvent
 from fastsse.events import EVENT_TOPICS_MAX, Event
 from fastsse.http.problems import Problem, problem_of
 from fastsse.http.request import Request
-from fastsse.http.responses import NOT_STORED, STATUS_LINES, Response, json_response
+from fastsse.http.responses import NOT_STORED, STATUS_LINES, json_response
 from fastsse.http.router import BodyExchange
 from fastsse.hub import Published
 
@@ -330,8 +330,9 @@ class PublishStream:
     def _answer(self) -> None:
         self._close()
         if not self._answers_lines:
-            head, body = json_response(_line(self._result()))
-            self._exchange.respond(Response(head + warning_lines(self._warnings), body))
+            answer = json_response(_line(self._result()))
+            head = answer.head + warning_lines(self._warnings)
+            self._exchange.respond(answer._replace(head=head))
         elif self._exchange.is_open:
             self._start()
             self._exchange.finish()

@@ -111,7 +111,8 @@ class AsgiExchange:
         if request.terms is not None:
             lines += request.terms.lines
         context.requests.answered(request, response.head)
-        self._settle(Response(response.head + lines, response.body))
+        body = b"".join((response.body, *response.shared))
+        self._settle(Response(response.head + lines, body))
 
     def fail(self, error: FastsseError) -> None:
         """Answers with the problem for an error."""

@@ -120,7 +120,7 @@ class Acceptor:
             context.streams.take(sock, stream_request)
             context.requests.opened(request)
         except StreamRefused as why:
-            head, body = context.streams.turn_away(
+            head, body, _ = context.streams.turn_away(
                 stream_request.subscription, why, chunked=stream_request.chunked
             )
             context.requests.turned_away(request, why, head, stream_request.client)

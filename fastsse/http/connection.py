@@ -138,6 +138,7 @@ class Connection(Lane, asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._become(GONE)
         self._context.deadlines.leave(self, self._wait)
+        self._context.unsent.drop(self)
         self._context.uncount_upload(self._parser.incoming_body)
         self._parser.close()
         reader, self._reader = self._reader, None
@@ -173,6 +174,7 @@ class Connection(Lane, asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self._choked = False
+        self._context.unsent.drop(self)
         self._context.loop.call_soon(self._go_on)
 
     def _go_on(self) -> None:
@@ -417,7 +419,7 @@ class Connection(Lane, asyncio.Protocol):
         if self._state not in (ANSWERING, REFUSING):
             return
         request, context = self._request, self._context
-        head, body = response
+        head, body, shared = response
         lines = context.lines
         if context.draining:
             self._persists = False
@@ -431,13 +433,15 @@ class Connection(Lane, asyncio.Protocol):
             if self._persists and not request.chunked:
                 lines += b"Connection: keep-alive\r\n"
             if request.method == b"HEAD":
-                body = b""
+                body, shared = b"", ()
         if not self._persists:
             lines += b"Connection: close\r\n"
-        if len(body) > _COPIED_BYTES_MAX:
-            self._transport.writelines((head + lines + b"\r\n", body))
+        if shared or len(body) > _COPIED_BYTES_MAX:
+            self._transport.writelines((head + lines + b"\r\n", body, *shared))
         else:
             self._transport.write(b"".join((head, lines, b"\r\n", body)))
+        if self._choked:
+            context.unsent.add(self, self._transport.get_write_buffer_size(), shared)
         context.requests.answered(request, head)
         self._request = None
         if self._persists:

@@ -18,6 +18,7 @@ from fastsse.http.problems import problem_of
 from fastsse.http.request import Request, Targets
 from fastsse.http.request_log import RequestLog
 from fastsse.http.router import Handoff, Router, StreamRequest
+from fastsse.http.unsent import UnsentAnswers
 from fastsse.log import get_logger
 from fastsse.subscriptions import Subscription
 from fastsse.trails import trail_of
@@ -69,6 +70,7 @@ class ListenerContext:
         "routes",
         "streams",
         "targets",
+        "unsent",
         "upload_bytes",
         "websockets",
     )
@@ -99,6 +101,7 @@ class ListenerContext:
         self.arrived = arrived
         self.targets = Targets()
         self.upload_bytes = 0
+        self.unsent: Final = UnsentAnswers(lambda one: requests.unsent(one.peer()))
         self.lines = lines
         self.is_paired = is_paired
         #: Open WebSockets.

@@ -27,10 +27,11 @@ class RequestLog:
         access: writes a line for each refused request, within its bounds.
     """
 
-    __slots__ = ("_access", "_counts")
+    __slots__ = ("_access", "_counts", "_unsent")
 
     def __init__(self, access: AccessLog) -> None:
         self._access = access
+        self._unsent = 0
         self._counts: dict[tuple[str, bytes], int] = {}
 
     def answered(self, request: Request | None, head: bytes) -> None:
@@ -60,12 +61,19 @@ class RequestLog:
         status = int(head[_STATUS])
         self._access.refused(status, f"turned away: {why.reason}", client, **_what(request))
 
+    def unsent(self, client: str) -> None:
+        """A connection was closed, because its client did not read an answer and others needed the
+        memory."""
+        self._unsent += 1
+        self._access.unsent(client)
+
     def counters(self) -> dict[str, int]:
         """Requests by route and status, under the names of the metrics."""
-        return {
+        counts = {
             f"requests_{route} {status.decode()}": count
             for (route, status), count in self._counts.items()
         }
+        return {**counts, "answers_unsent": self._unsent}
 
     def _count(self, request: Request | None, status: bytes) -> None:
         key = (_UNREAD if request is None else request.route, status)

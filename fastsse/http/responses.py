@@ -1,5 +1,6 @@
 """Responses as bytes. Constant parts are built once, at import."""
 
+from collections.abc import Sequence
 from http import HTTPStatus
 from typing import NamedTuple
 
@@ -28,16 +29,20 @@ STATUS_LINES = {
 
 
 class Response(NamedTuple):
-    """`head` is the status line and complete header lines, without the blank line at the end."""
+    """`head` is the status line and complete header lines, without the blank line at the end.
+    `shared` follows the body; other answers have the same objects, so it is never copied."""
 
     head: bytes
     body: bytes = b""
+    shared: Sequence[bytes] = ()
 
     @classmethod
-    def of(cls, status: int, body: bytes, header_lines: bytes) -> "Response":
-        """A response with the Content-Length of `body`."""
-        length = b"Content-Length: %d\r\n" % len(body)
-        return cls(STATUS_LINES[status] + header_lines + length, body)
+    def of(
+        cls, status: int, body: bytes, header_lines: bytes, shared: Sequence[bytes] = ()
+    ) -> "Response":
+        """A response with the Content-Length of `body` and `shared`."""
+        length = b"Content-Length: %d\r\n" % (len(body) + sum(map(len, shared)))
+        return cls(STATUS_LINES[status] + header_lines + length, body, shared)
 
 
 def text_response(status: int, text: str) -> Response:

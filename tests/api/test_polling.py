@@ -1,6 +1,7 @@
 """Polls: pages of history as JSON and NDJSON, at once and when an event comes."""
 
 import asyncio
+import contextlib
 import json
 import time
 
@@ -8,7 +9,7 @@ import pytest
 
 from fastsse.client import StreamView, fetch_page
 from tests.auth.minting import SECRET, grants, mint
-from tests.http.raw import connected, get, until
+from tests.http.raw import connected, get, narrow, until
 
 LINES = "Accept: application/x-ndjson"
 
@@ -208,3 +209,18 @@ async def test_polls_that_ended_without_an_event_take_no_memory(ask, server) -> 
             assert data_of(answer.json) == []
         (group,) = polls._groups.values()
         assert len(group.polls) == 1
+
+
+async def test_equal_answers_of_clients_that_do_not_read_take_memory_once(server) -> None:
+    server.publish("a", "x" * 900_000)
+    unsent = server._worker.frontend._acceptors[0].context.unsent
+    async with contextlib.AsyncExitStack() as stack:
+        for _ in range(5):
+            raw = await stack.enter_async_context(narrow(server))
+            await raw.send(get("/events?topic=a&wait=0&last=1"))
+        await until(lambda: len(unsent._held) == 5)
+        assert 900_000 < unsent.bytes < 1_000_000
+        assert data_of((await raw.answer()).json) == ["x" * 900_000]
+        assert len(unsent._held) == 4
+    await until(lambda: not unsent._held)
+    assert (unsent.bytes, len(unsent._uses)) == (0, 0)

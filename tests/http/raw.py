@@ -172,6 +172,21 @@ async def opened(address: str) -> AsyncIterator[Raw]:
             await writer.wait_closed()
 
 
+@asynccontextmanager
+async def narrow(server: Server) -> AsyncIterator[Raw]:
+    """A connection whose buffers hold little of what is not read."""
+    host, _, port = server.addresses[0].removeprefix("http://").rpartition(":")
+    sock = socket.socket()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    sock.setblocking(False)
+    await asyncio.get_running_loop().sock_connect(sock, (host, int(port)))
+    reader, writer = await asyncio.open_connection(sock=sock, limit=4096)
+    try:
+        yield Raw(reader, writer)
+    finally:
+        writer.transport.abort()
+
+
 def get(path: str, *headers: str) -> bytes:
     """A GET with a Host."""
     return request("GET", path, *headers)

@@ -1,6 +1,7 @@
 """Bounds on requests: what is over one is refused early, and deadlines are absolute."""
 
 import asyncio
+from contextlib import AsyncExitStack
 from itertools import pairwise
 
 import pytest
@@ -13,7 +14,7 @@ from fastsse.http.hosts import Hosts
 from fastsse.http.parser import HeadLimits, RequestParser
 from fastsse.http.request import Targets
 from tests.http.conftest import asked
-from tests.http.raw import HOST, connected, get, request, until
+from tests.http.raw import HOST, connected, get, narrow, request, until
 
 POST = b"POST /events?topic=a HTTP/1.1\r\n" + HOST
 CHUNKED = POST + b"Transfer-Encoding: chunked\r\n\r\n"
@@ -226,6 +227,27 @@ async def test_bodies_under_way_are_bounded_together(start) -> None:
         await first.send(b"x" * 10_000)
         assert (await first.answer()).status == 200
     assert context.upload_bytes == 0
+
+
+async def test_answers_that_clients_do_not_read_are_bounded_together(start) -> None:
+    server = await start()
+    unsent = server._worker.frontend._acceptors[0].context.unsent
+    unsent._max = 2_000_000
+    async with AsyncExitStack() as stack:
+        raws = []
+        for n in range(4):
+            server.publish(f"t{n}", "x" * 900_000)
+            raws.append(await stack.enter_async_context(narrow(server)))
+            await raws[-1].send(get(f"/events?topic=t{n}&wait=0&last=1"))
+            await until(lambda: len(unsent._held) == min(len(raws), 2))
+            await until(
+                lambda n=n: server._worker.frontend.counters()["answers_unsent"] == max(0, n - 1)
+            )
+        for raw in raws[:2]:
+            with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
+                await raw.answer()
+        for raw in raws[2:]:
+            assert len((await raw.answer()).body) > 900_000
 
 
 async def test_given_up_bodies_are_not_counted_on(server) -> None:
