@@ -26,6 +26,7 @@ __all__ = [
 StreamOp: TypeAlias = Literal["create", "append", "hide", "drop"]
 _OPS: Final[tuple[StreamOp, ...]] = ("create", "append", "hide", "drop")
 ContentKind: TypeAlias = Literal["json", "text", "bytes"]
+_N_MASK: Final = (1 << 64) - 1
 #: What an entry of a stream counts for in addition to its data.
 ENTRY_COST_BYTES: Final = 128
 #: What a stream without entries counts for.
@@ -163,8 +164,15 @@ def _read_config(text: str) -> StreamConfig:
 
 
 @lru_cache(maxsize=4096)
-def _config_text(config: StreamConfig) -> str:
-    return config.encode().decode()
+def _config_members(config: StreamConfig) -> bytes:
+    """The end of a row: what it has of its configuration."""
+    members = {
+        "c": config.encode().decode(),
+        "k": config.kind,
+        "p": config.source or "",
+        "pg": position_text(config.source_generation),
+    }
+    return orjson.dumps(members)[1:]
 
 
 class StreamRow(NamedTuple):
@@ -202,21 +210,14 @@ class StreamRow(NamedTuple):
 
     def encode(self) -> bytes:
         """As stores and the bus have it."""
-        return orjson.dumps(
-            {
-                "g": position_text(self.generation),
-                "c": _config_text(self.config),
-                "t": position_text(self.tail),
-                "x": position_text(self.closed) if self.closed else "",
-                "s": "" if self.seq is None else self.seq.decode("latin-1"),
-                "r": self.forks,
-                "d": int(self.is_hidden),
-                "m": self.touched_ms,
-                "b": self.size_bytes,
-                "k": self.config.kind,
-                "p": self.config.source or "",
-                "pg": position_text(self.config.source_generation),
-            }
+        tail, generation, closed = self.tail, self.generation, self.closed
+        seq = b'""' if self.seq is None else orjson.dumps(self.seq.decode("latin-1"))
+        # Once for each append where streams have one each.
+        return b'{"g":"%d-%d","t":"%d-%d","x":"%b","s":%b,"r":%d,"d":%d,"m":%d,"b":%d,%b' % (
+            *(generation >> 64, generation & _N_MASK, tail >> 64, tail & _N_MASK),
+            position_text(closed).encode() if closed else b"",
+            *(seq, self.forks, self.is_hidden, self.touched_ms, self.size_bytes),
+            _config_members(self.config),
         )
 
     @classmethod

@@ -17,10 +17,12 @@ import click
 from bench.streams import servers
 from bench.streams.appends import append, create, warm_up
 from bench.streams.catchup import fill, read
+from bench.streams.floor import floor
 from bench.streams.live import compare
 from bench.streams.servers import Running
 from bench.streams.tails import tail
 
+STREAMS = (10, 1000, 10_000, 100_000)
 PARTS = ("catchup", "live", "appends", "slope", "tails", "create")
 
 
@@ -60,7 +62,7 @@ def appends(server: Running, streams: int) -> str:
 def slope(server: Running, streams: int) -> str:
     """Appends a second to ever more streams."""
     said = []
-    for count in (10, 1000, 10_000, 100_000):
+    for count in STREAMS:
         if count <= streams:
             create(server, count)
             warm_up(server, count)
@@ -108,6 +110,10 @@ def main(part: str, names: str, node: Path, rust: Path, count: int) -> None:
     for name in names.split(","):
         with started(name, node, rust) as server:
             click.echo(f"{part} {name}: {act(server, count or usual)}")
+    if part == "slope":
+        with tempfile.TemporaryDirectory() as folder:
+            counts = [one for one in STREAMS if one <= (count or usual)]
+            click.echo(f"slope of SQLite alone: {floor(Path(folder), counts)}")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,9 @@
 """Rows of durable streams where order is made."""
 
+import orjson
+from hypothesis import given
+from hypothesis import strategies as st
+
 from fastsse.backbone.stream_expiry import LOOKS, control_event
 from fastsse.backbone.stream_rows import RowChange, rows_of_log
 from fastsse.backbone.stream_table import StreamTable
@@ -26,6 +30,25 @@ def test_a_log_says_the_last_seq_with_and_without_a_producer() -> None:
     assert entries[2].extras is not None
     seq, key = without_seq(entries[2].extras.key or b"")
     assert (seq, Producer.decode(key[1:])) == (b"b", producers[1])
+
+
+@given(
+    st.tuples(st.integers(1, 1 << 60), st.integers(0, 1 << 60), st.integers(0, 1 << 60)),
+    st.none() | st.binary(min_size=1, max_size=9),
+    st.booleans(),
+    st.sampled_from(["text/plain", 'a/b; x="é\\"']),
+    st.sampled_from([None, "Quelle/1"]),
+)
+def test_a_row_is_read_back_as_it_was_written(places, seq, is_hidden, content_type, source) -> None:
+    generation, tail, closed = (position_at(place) | place for place in places)
+    config = StreamConfig(content_type, 5, source=source, source_generation=generation)
+    closed = closed if is_hidden else 0
+    row = StreamRow(generation, config, tail, closed, seq, 3, is_hidden, places[1], places[2])
+    text = row.encode()
+    assert StreamRow.decode(text) == row
+    # What a script of Redis looks at without the configuration.
+    members = orjson.loads(text)
+    assert (members["p"], members["k"]) == (source or "", config.kind)
 
 
 def test_looking_for_expired_streams_is_bounded_and_finds_all() -> None:

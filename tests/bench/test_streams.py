@@ -5,6 +5,7 @@ from pathlib import Path
 from bench.streams import servers
 from bench.streams.appends import append, create, warm_up
 from bench.streams.catchup import fill, read
+from bench.streams.floor import PARTS, floor
 from bench.streams.tails import tail
 
 
@@ -19,3 +20,10 @@ def test_streams_are_filled_read_appended_to_and_tailed(tmp_path: Path) -> None:
         assert cpu_us >= 0
         found = tail(server, 5, 20, 0.3)
         assert found.delivered == found.expected
+
+
+def test_the_part_of_sqlite_is_measured_alone(tmp_path: Path) -> None:
+    said = floor(tmp_path, [10])
+    assert said.startswith("10: ")
+    assert all(part in said for part in PARTS)
+    assert not list(tmp_path.iterdir())

@@ -3,7 +3,14 @@
 from collections.abc import Iterable
 from typing import Final
 
-from fastsse.backbone.judge import is_plain, judge, new_keys, new_rows, newest_sequence
+from fastsse.backbone.judge import (
+    is_content_alone,
+    is_plain,
+    judge,
+    new_keys,
+    new_rows,
+    newest_sequence,
+)
 from fastsse.backbone.sqlite.file import HistoryFile
 from fastsse.backbone.sqlite.places import position_of
 from fastsse.backbone.sqlite.stream_file import StreamFile
@@ -123,7 +130,7 @@ def _judge(batch: StoreBatch, states: _States, file: HistoryFile) -> None:
     batch.known = judged
     states.note(batch.stored)
     _judge_streams(batch, streams)
-    if not is_plain(batch.events):
+    if not is_content_alone(batch.events) and not is_plain(batch.events):
         positions = batch.outcome
         assert not isinstance(positions, FastsseError)
         keys.add(new_keys(batch.events, positions, judged))

@@ -39,10 +39,12 @@ class StreamFile:
         self._connection: sqlite3.Connection | None = None
         self._new: dict[str, StreamRow | None] = {}
         self._new_bytes = 0
+        self._began_ms = 0
 
     def begin(self, connection: sqlite3.Connection) -> None:
         """A transaction has begun, perhaps on another connection than the last one."""
         self._new, self._new_bytes = {}, 0
+        self._began_ms = self._now_ms()
         if connection is not self._connection:
             self._connection = connection
             self.topics.clear()
@@ -70,8 +72,8 @@ class StreamFile:
 
     @property
     def limits(self) -> StreamLimits:
-        """The bound, and what is taken now."""
-        return StreamLimits(self.total_bytes, self.bytes + self._new_bytes, self._now_ms())
+        """The bound, and what is taken now; the time is that of the transaction."""
+        return StreamLimits(self.total_bytes, self.bytes + self._new_bytes, self._began_ms)
 
     def add(self, changed: Iterable[RowChange]) -> None:
         """Takes new rows, in the transaction under way."""
