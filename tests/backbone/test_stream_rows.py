@@ -41,7 +41,8 @@ def test_a_log_says_the_last_seq_with_and_without_a_producer() -> None:
 )
 def test_a_row_is_read_back_as_it_was_written(places, seq, is_hidden, content_type, source) -> None:
     generation, tail, closed = (position_at(place) | place for place in places)
-    config = StreamConfig(content_type, 5, source=source, source_generation=generation)
+    of = generation if source else 0
+    config = StreamConfig(content_type, 5, source=source, source_generation=of)
     closed = closed if is_hidden else 0
     row = StreamRow(generation, config, tail, closed, seq, 3, is_hidden, places[1], places[2])
     text = row.encode()

@@ -169,16 +169,15 @@ end
 
 -- The newest event of a topic that `newest` is the newest entry of; false for none that is stored.
 local function before_controls(topic, newest)
-  local key, at = prefix .. 'topic:' .. topic, -1
-  local found = redis.call('LRANGE', key, -64, -1)
+  local older = older_entries(prefix, topic)
+  local found = older(64)
   if #found == 0 or is_above(newest, found[#found]) then return newest end
   while #found > 0 do
     for i = #found, 1, -1 do
       local id, record = string.match(found[i], '^(%d+%-%d+) %d+%-%d+ (.*)$')
       if not is_control(record) then return id end
     end
-    at = at - 64
-    found = redis.call('LRANGE', key, at - 63, at)
+    found = older(64)
   end
   return false
 end
@@ -542,22 +541,12 @@ local function note_seen(topic, topic_key, id, before, mark_ms)
   return before
 end
 
--- The place in a topic's list of the entry with an id, or nil. O(log n) look-ups.
-local function index_of(key, id)
-  local low, high = 0, redis.call('LLEN', key)
-  while low < high do
-    local middle = math.floor((low + high) / 2)
-    local found = redis.call('LINDEX', key, middle)
-    if string.match(found, '^%d+%-%d+') == id then return middle, found end
-    if is_above(found, id) then high = middle else low = middle + 1 end
-  end
-  return nil
-end
-
 local function blank_in(topic, id)
-  local key = prefix .. 'topic:' .. topic
-  local at, found = index_of(key, id)
-  if at then
+  local parts = parts_of(prefix, topic)
+  local key = list_key(prefix, topic, list_after(prefix, topic, id, parts), parts)
+  local at = first_after(key, id, redis.call('LLEN', key)) - 1
+  local found = at >= 0 and redis.call('LINDEX', key, at)
+  if found and string.match(found, '^%d+%-%d+') == id then
     local head, record = string.match(found, '^(%d+%-%d+ %d+%-%d+ )(.*)$')
     if not is_control(record) then redis.call('LSET', key, at, head .. BLANK) end
   end
@@ -612,6 +601,22 @@ local function purge(topic, through)
   note_erased('t' .. topic, through)
 end
 
+-- Makes a full list of a stream its newest part. Nothing of a stream is evicted.
+local function cut_list(topic, topic_key)
+  local length = redis.pcall('LLEN', topic_key)
+  if type(length) ~= 'number' or length < PART_ENTRIES then return end
+  redis.call('PERSIST', topic_key)
+  local first = string.match(redis.call('LINDEX', topic_key, 0), '^%d+%-%d+')
+  local parts = index('RPUSH', prefix .. 'parts:' .. topic, first)
+  if parts then redis.call('RENAME', topic_key, list_key(prefix, topic, parts - 1, parts)) end
+end
+
+local function drop_lists(topic, topic_key)
+  local parts = parts_of(prefix, topic)
+  for number = 0, parts - 1 do index('UNLINK', list_key(prefix, topic, number, parts)) end
+  index('UNLINK', prefix .. 'parts:' .. topic, topic_key, prefix .. 'ended:' .. topic)
+end
+
 for i = 1, #stored do
   local wants = stored[i][4] or {}
   if wants.erase or wants.purge then
@@ -638,9 +643,9 @@ for i = 1, #stored do
     local wants = stored[i][4] or {}
     local is_stream = has_streams and stream_at(ARGV[t])
     if wants.stream and wants.stream.op == 'drop' then
-      index('DEL', topic_key, prefix .. 'ended:' .. ARGV[t])
+      drop_lists(ARGV[t], topic_key)
     elseif is_stream then
-      -- Nothing of a stream is evicted.
+      cut_list(ARGV[t], topic_key)
       index('RPUSH', topic_key, id .. ' ' .. (before or '0-0') .. ' ' .. record)
       index('PERSIST', topic_key)
       if wants['end'] then

@@ -3,10 +3,9 @@
 
 local answer, wanted = {}, tonumber(ARGV[3])
 for t = 4, #ARGV do
-  local key = ARGV[1] .. 'topic:' .. ARGV[t]
-  local at, taken = -1, 0
+  local older, taken = older_entries(ARGV[1], ARGV[t]), 0
   while taken < wanted do
-    local found = redis.call('LRANGE', key, at - 63, at)
+    local found = older(64)
     if #found == 0 then break end
     for i = #found, 1, -1 do
       local id = string.match(found[i], '^%d+%-%d+')
@@ -17,8 +16,6 @@ for t = 4, #ARGV do
         taken = taken + 1
       end
     end
-    if #found < 64 then break end
-    at = at - 64
   end
 end
 return answer

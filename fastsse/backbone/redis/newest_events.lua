@@ -1,15 +1,12 @@
 -- The newest stored events of topics, at most so many of each, and bytes in all.
 -- ARGV: key prefix, the id up to which, how many, bytes, topics.
 -- Answers: whether the bytes were enough, then id, record, id, record, ….
---
--- A topic is a list of `id before record`, oldest first.
 
 local answer, wanted, room = {1}, tonumber(ARGV[3]), tonumber(ARGV[4])
 for t = 5, #ARGV do
-  local key = ARGV[1] .. 'topic:' .. ARGV[t]
-  local at, taken, step = -1, 0, math.min(wanted, 64)
+  local older, taken, step = older_entries(ARGV[1], ARGV[t]), 0, math.min(wanted, 64)
   while taken < wanted and room > 0 do
-    local found = redis.call('LRANGE', key, at - step + 1, at)
+    local found = older(step)
     if #found == 0 then break end
     for i = #found, 1, -1 do
       local id, record = string.match(found[i], '^(%d+%-%d+) %d+%-%d+ (.*)$')
@@ -19,8 +16,6 @@ for t = 5, #ARGV do
         taken, room = taken + 1, room - #record
       end
     end
-    if #found < step then break end
-    at = at - step
   end
   if room <= 0 then
     answer[1] = 0

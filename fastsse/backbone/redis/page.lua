@@ -8,7 +8,7 @@
 --
 -- Entries of a topic that Redis has lost are noticed by `seen.lua`, and then recorded.
 --
--- A topic is a list of `id before record`, oldest first. Where to begin is found by bisection.
+-- Where to begin is found by bisection.
 local prefix, after, through, budget = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
 local mark_ms = tonumber(ARGV[5])
 local newest = string.match(redis.call('GET', KEYS[2]) or '', '%d+%-%d+$') or '0-0'
@@ -17,33 +17,47 @@ local floor = redis.call('GET', KEYS[1]) or newest
 local lost = redis.call('GET', KEYS[3]) or '0-0'
 if is_above(lost, through) then lost = through end
 
-local function first_after(key, length)
-  local low, high = 0, length
-  while low < high do
-    local middle = math.floor((low + high) / 2)
-    if is_above(redis.call('LINDEX', key, middle), after) then high = middle else low = middle + 1 end
-  end
-  return low
-end
-
-local function read(key)
-  local length = redis.call('LLEN', key)
-  if length == 0 then return nil, 1, {} end
-  local oldest = redis.call('LINDEX', key, 0)
-  local entries, bytes, count = {}, 0, 1
-  local at = is_above(oldest, after) and 0 or first_after(key, length)
+-- Adds the entries of a list from a place on to those of a page. Returns how large it is now, and
+-- whether all up to the end was read if it ends in this list.
+local function read_list(key, at, length, entries, bytes)
+  local count = 1
   while at < length do
     local found = redis.call('LRANGE', key, at, at + count - 1)
     for i = 1, #found do
       local id, record = string.match(found[i], '^(%d+%-%d+) %d+%-%d+ (.*)$')
-      if is_above(id, through) then return oldest, 1, entries end
+      if is_above(id, through) then return bytes, 1 end
       -- At least one, whatever its size.
-      if bytes >= budget then return oldest, 0, entries end
+      if bytes >= budget then return bytes, 0 end
       entries[#entries + 1], entries[#entries + 2] = id, record
       bytes = bytes + #record
     end
     at = at + #found
     count = math.min(count * 2, 64)
+  end
+  return bytes, nil
+end
+
+-- The oldest entry, whether all up to the end was read, and the entries. A list that Redis has lost
+-- ends the page. At the beginning of a page it is passed over: then the oldest entry is the first
+-- one behind it, or unknown.
+local function read(topic)
+  local parts = parts_of(prefix, topic)
+  local start, entries, bytes = list_after(prefix, topic, after, parts), {}, 0
+  local oldest = redis.call('LINDEX', list_key(prefix, topic, 0, parts), 0)
+  for number = start, parts do
+    local key, at, is_whole = list_key(prefix, topic, number, parts), 0, nil
+    local length = redis.call('LLEN', key)
+    if length == 0 and #entries > 0 then return oldest, 0, entries end
+    if length == 0 then
+      oldest = nil
+    else
+      oldest = oldest or redis.call('LINDEX', key, 0)
+      if number == start and (number > 0 or not is_above(oldest, after)) then
+        at = first_after(key, after, length)
+      end
+      bytes, is_whole = read_list(key, at, length, entries, bytes)
+    end
+    if is_whole then return oldest, is_whole, entries end
   end
   return oldest, 1, entries
 end
@@ -63,7 +77,7 @@ local answer = {
   floor,
 }
 for t = 6, #ARGV do
-  local oldest, is_whole, entries = read(prefix .. 'topic:' .. ARGV[t])
+  local oldest, is_whole, entries = read(ARGV[t])
   local gone = oldest and string.match(oldest, '^%d+%-%d+ (%d+%-%d+) ')
     or redis.call('GET', prefix .. 'last:' .. ARGV[t]) or noticed(ARGV[t])
   if lost ~= '0-0' and (gone == '' or is_above(lost, gone)) then gone = lost end
