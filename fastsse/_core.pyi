@@ -5,8 +5,10 @@ int, `(unix_ms << 64) | n`; handles are `slot | generation << 32` and never 0. O
 file for each native module.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Literal, TypeAlias, final
+
+from fastsse._seal import SealedSocket
 
 QUEUE_MAX: int
 """Callers refuse publishes and new streams while `Sender.pending_commands` is above this."""
@@ -277,6 +279,7 @@ class Sender:
         expiry_notice_ms: How long before a stream expires the loop is notified; 0: no notice.
         lifetime_ms: A stream ends, reason `lifetime`, after 80 to 100 % of this; 0: never.
         clean_end: Whether streams that are drained, expire or are revoked have a last chunk.
+        seals: Whether rows may seal TLS records, see `seal`. 64 bytes a row more.
         id_key: 32 bytes that seal stream ids; None takes random ones.
         write_limit_bytes, refuse_every: Faults for tests: at most so many bytes a send; every
             n-th send is refused as if the socket were full. 0: none.
@@ -303,10 +306,14 @@ class Sender:
         expiry_notice_ms: int = 0,
         lifetime_ms: int = 0,
         clean_end: bool = False,
+        seals: bool = False,
         id_key: bytes | None = None,
         write_limit_bytes: int = 0,
         refuse_every: int = 0,
     ) -> None: ...
+    #: Called in `attach` with a door's number of the connection, and the handle.
+    on_waiting: Callable[[int, int], object]
+
     def start(self) -> None:
         """Starts the thread, with all signals blocked in it. Once."""
 
@@ -344,6 +351,7 @@ class Sender:
         pings: bool = False,
         heartbeat_s: int = 0,
         pad_bytes: int = 0,
+        door_number: int = 0,
     ) -> None:
         """Hands a socket over for good: the sender closes it.
 
@@ -357,11 +365,22 @@ class Sender:
         answer with `pong`. `heartbeat_s` (1 to 31) replaces `heartbeat_ms`. `pad_bytes` (0, or a
         power of two from 1024 to 16384) is the length of its heartbeats.
 
+        With a `door_number` it waits: `on_waiting` is called with that number and the handle, and
+        nothing is sent until `seal` or `go_on_plain`.
+
         Raises:
             ValueError: a stale handle, a replay without a page, other than four claims, or another
                 heartbeat. The fd stays the caller's.
             OverflowError: a claim is no unsigned number of 64 bits. The fd stays the caller's.
         """
+
+    def seal(self, handle: int, sealed: SealedSocket) -> bool:
+        """Gives a row that waits the client's socket, instead of the pair that it has. All that it
+        sends from now on are TLS records with the keys of `sealed`, whose descriptors are the
+        sender's from now on. False if it has ended; then the caller keeps them."""
+
+    def go_on_plain(self, handle: int) -> bool:
+        """Lets a row that waits send plain bytes. False if it has ended."""
 
     def page(self, handle: int, frame: Frame | None, live: bool) -> bool:
         """Sends the next page of a replaying stream. With `live` it is the last one (None: nothing

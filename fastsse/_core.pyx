@@ -13,6 +13,8 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset, strerror
 
+from fastsse._seal cimport SealedSocket
+from fastsse.native.aead cimport crypto_load
 from fastsse.native.claims cimport CLAIM_WORDS, Claim, Revocation
 from fastsse.native.counters cimport BOUNDS_US, BUCKET_COUNT, REASON_COUNT
 from fastsse.native.facts cimport (
@@ -35,10 +37,12 @@ from fastsse.native.os cimport (
     thread_start)
 from fastsse.native.queue cimport (
     ADD_CHANNEL, ANNOUNCE, ATTACH, CLOSE, DISCONNECT, DRAIN, END_OF_PAGE, END_TOPIC, GRANT, INSPECT, LATEST,
-    LINK, PAGE, PLAIN, PONG, PUBLISH, QUEUE_MAX as NATIVE_QUEUE_MAX, REMOVE_CHANNEL, REMOVE_TOPIC,
-    RENEW, REVOKE, SKIP, STOP, SEND_DIRECT, WIRE, Command,
+    LINK, OPEN_ROW, PAGE, PLAIN, PONG, PUBLISH, QUEUE_MAX as NATIVE_QUEUE_MAX, REMOVE_CHANNEL, REMOVE_TOPIC,
+    RENEW, REVOKE, SEAL_ROW, SKIP, STOP, SEND_DIRECT, WIRE, Command,
     Node, command_new, command_topics, node_new, queue_pending, queue_push, queue_wake)
 from fastsse.native.rate cimport span_of
+from fastsse.native.record_seal cimport seal_wipe
+from fastsse.native.sealed_row cimport Release
 from fastsse.native.sender cimport sender_main, state_clear, state_init
 from fastsse.native.state cimport State, read_clock
 from fastsse.native.stream_id cimport (
@@ -605,6 +609,7 @@ cdef class Sender:
     cdef Inspection* inspections       # under way, oldest first
     cdef uint32_t inspection_count
     cdef uint32_t inspections_total
+    cdef public object on_waiting      # called with the number of a row's connection, and its handle
     cdef bint started
     cdef bint stopped
 
@@ -613,12 +618,14 @@ cdef class Sender:
             uint64_t max_lag_bytes=4 * 1024 * 1024, uint32_t max_lag_ms=20_000,
             uint32_t retry_ms=3_000, uint32_t tick_ms=50, uint32_t ping_ms=0,
             uint32_t pong_timeout_ms=0, uint32_t expiry_notice_ms=0, uint32_t lifetime_ms=0,
-            bint clean_end=False, bytes id_key=None,
+            bint clean_end=False, bint seals=False, bytes id_key=None,
             uint32_t write_limit_bytes=0, uint32_t refuse_every=0):
         if not 1 <= max_connections <= MAX_CONNECTIONS:
             raise ValueError(f"max_connections must be 1 to {MAX_CONNECTIONS}")
         if not 1 <= tick_ms <= 1000:
             raise ValueError("tick_ms must be 1 to 1000")
+        if seals and crypto_load() is not NULL:
+            raise ValueError("OpenSSL 3 is needed to seal records")
         if id_key is None:
             id_key = os.urandom(ID_KEY_BYTES)
         if len(id_key) != ID_KEY_BYTES:
@@ -639,6 +646,7 @@ cdef class Sender:
         self.state.options.expiry_notice_ms = expiry_notice_ms
         self.state.options.lifetime_ds = tenths(lifetime_ms)
         self.state.options.clean_end = clean_end
+        self.state.options.seals = seals
         memcpy(&self.state.id_key, PyBytes_AS_STRING(id_key), ID_KEY_BYTES)
         self.state.options.write_limit_bytes = write_limit_bytes
         self.state.options.refuse_every = refuse_every
@@ -743,7 +751,8 @@ cdef class Sender:
 
     def attach(
             self, uint64_t handle, int fd, uint32_t channel, bint chunked, bint live, first,
-            claims=None, bint pings=False, unsigned int heartbeat_s=0, unsigned int pad_bytes=0):
+            claims=None, bint pings=False, unsigned int heartbeat_s=0, unsigned int pad_bytes=0,
+            uint64_t door_number=0):
         cdef Node* nodes
         cdef Command* command
         cdef Claim claim
@@ -752,6 +761,8 @@ cdef class Sender:
             claim.expires_ms, claim.subject, claim.token, claim.issued_s = claims
             claim.notified = False
         self.check_running()
+        if door_number and not self.state.options.seals:
+            raise ValueError("this sender seals no records")
         if not self.is_current(handle):
             raise ValueError("a stale handle can't be attached")
         frames = [<Frame?>frame for frame in first]
@@ -768,7 +779,37 @@ cdef class Sender:
         command.chunked = chunked
         command.live = live
         command.nodes = nodes
+        command.waits = door_number != 0
         queue_push(&self.state.queue, command)
+        if door_number:
+            self.on_waiting(door_number, handle)
+
+    def seal(self, uint64_t handle, SealedSocket sealed not None):
+        cdef Command* command
+        cdef Release* order
+        self.check_running()
+        if not self.state.options.seals:
+            raise ValueError("this sender seals no records")
+        if sealed.net_fd < 0:
+            raise ValueError("a sealed socket can be given on once")
+        if not self.is_current(handle):
+            return False
+        command = self.to_slot(
+            SEAL_ROW, handle, (sizeof(Release) + sizeof(uint32_t) - 1) // sizeof(uint32_t))
+        order = <Release*>command_topics(command)
+        order.net_fd, order.pair_fd = sealed.net_fd, sealed.pair_fd
+        order.seal = sealed.seal
+        sealed.net_fd = sealed.pair_fd = -1
+        seal_wipe(&sealed.seal)
+        self.command(command)
+        return True
+
+    def go_on_plain(self, uint64_t handle):
+        self.check_running()
+        if not self.is_current(handle):
+            return False
+        self.command(self.to_slot(OPEN_ROW, handle))
+        return True
 
     def page(self, uint64_t handle, Frame frame, bint live):
         cdef Command* command
@@ -1075,6 +1116,7 @@ cdef class Sender:
             "pings": relaxed_load(&counters.pings),
             "pongs": relaxed_load(&counters.pongs),
             "renewed": relaxed_load(&counters.renewed),
+            "sealed": relaxed_load(&counters.sealed),
             "revocations": relaxed_load(&counters.revocations),
             "passed_over": relaxed_load(&counters.passed_over),
             "conflated": relaxed_load(&counters.conflated),

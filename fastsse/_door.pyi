@@ -3,14 +3,20 @@
 from collections.abc import Sequence
 from typing import Final, final
 
+from fastsse._seal import SealedSocket
+
 TICKET_BYTES: Final[int]
 KIND_ACCEPTED: Final[int]
 KIND_PLAIN: Final[int]
 KIND_FAILED: Final[int]
 KIND_EXHAUSTED: Final[int]
 
-#: Kind, descriptor or -1, source, (host, port) of the client, OpenSSL's reason.
-_Notice = tuple[int, int, int, tuple[str, int] | None, str]
+#: `released`, then why a connection stays with OpenSSL.
+FITS: Final[tuple[str, ...]]
+
+#: Kind, descriptor or -1, source, (host, port) of the client, OpenSSL's reason, number of the
+#: connection for `Door.release`; 0: it can't be released.
+_Notice = tuple[int, int, int, tuple[str, int] | None, str, int]
 
 class TlsError(Exception):
     """A certificate can't be used. `part` is `library`, `certificate` or `key`, `detail` OpenSSL's
@@ -58,6 +64,7 @@ class Door:
         handshakes_max: connections without a request at once.
         handshake_timeout_ms: from an accepted connection to the first byte of its request.
         send_buffer_bytes: of the server's end of each pair; the kernel doubles it.
+        releases: whether connections may be released.
         net_limit, net_refuse_every, pair_limit: for tests: bytes that a client's socket takes or
             gives in a call, every how many calls it refuses, bytes that a pair takes in a call.
 
@@ -73,6 +80,7 @@ class Door:
         handshakes_max: int = 256,
         handshake_timeout_ms: int = 10_000,
         send_buffer_bytes: int = 16_384,
+        releases: bool = False,
         net_limit: int = 0,
         net_refuse_every: int = 0,
         pair_limit: int = 0,
@@ -98,6 +106,14 @@ class Door:
 
     def pause(self, duration_ms: int) -> None:
         """Accepts nothing for a time; new connections wait in the kernel."""
+
+    def release(self, number: int, handle: int) -> None:
+        """Asks for the client's socket and keys of a connection, of which the server reads and
+        writes nothing until the answer. `take_released` has the answer."""
+
+    def take_released(self) -> list[tuple[int, SealedSocket | None, str]]:
+        """The answers that the last `take` found: the handle, what was released or None, and a word
+        of FITS. Without it OpenSSL goes on with the connection, as before."""
 
     def take(self) -> list[_Notice]:
         """What happened, the oldest first. The caller owns the descriptors: of KIND_ACCEPTED the

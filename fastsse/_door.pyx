@@ -12,13 +12,16 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, strerror
 
+from fastsse._seal cimport SealedSocket
+from fastsse.native.aead cimport crypto_load
 from fastsse.native.certificates cimport (
-    TICKET_KEY_BYTES, certificates_free, certificates_new, context_new, set_ticket_keys)
+    TICKET_KEY_BYTES, certificates_free, certificates_new, context_new, log_keys, set_ticket_keys)
 from fastsse.native.certificates cimport Certificates as NativeCertificates
 from fastsse.native.door cimport (
-    CERTIFY, LISTEN, PAUSE, QUIT, SEAL, DoorCommand, door_clear, door_command_free, door_command_new,
-    door_init, door_main, door_send, notice_free)
-from fastsse.native.door_table cimport ACCEPTED, EXHAUSTED, FAILED, PLAIN, Notice
+    CERTIFY, LISTEN, PAUSE, QUIT, RELEASE, SEAL, DoorCommand, door_clear, door_command_free,
+    door_command_new, door_init, door_main, door_send)
+from fastsse.native.door_table cimport (
+    ACCEPTED, EXHAUSTED, FAILED, KEPT, PLAIN, RELEASED, Notice, notice_free)
 from fastsse.native.door_table cimport Door as NativeDoor
 from fastsse.native.memory cimport native_bytes
 from fastsse.native.openssl cimport (
@@ -29,12 +32,16 @@ from fastsse.native.openssl cimport (
 from fastsse.native.os cimport (
     eventfd_read, pthread_join, relaxed_add, relaxed_load, relaxed_store, swap_pointer,
     thread_start)
+from fastsse.native.wire_trace cimport FIT_COUNT
 
 TICKET_BYTES = TICKET_KEY_BYTES
 KIND_ACCEPTED, KIND_PLAIN, KIND_FAILED, KIND_EXHAUSTED = ACCEPTED, PLAIN, FAILED, EXHAUSTED
 COUNTERS = (
     "open", "under_way", "closing", "full", "resumed", "failed", "timed_out", "evicted", "left",
     "plain", "unclaimed")
+FITS = (
+    "released", "old_version", "other_cipher", "small_records", "busy", "unproven", "gone")
+assert len(FITS) == FIT_COUNT
 
 
 class TlsError(Exception):
@@ -141,23 +148,28 @@ cdef class Door:
     cdef NativeDoor* door
     cdef bint started
     cdef bint stopped
+    cdef list released         # answers that `take_released` gives
 
     def __cinit__(
             self, Certificates certificates not None, bytes ticket_keys not None, *,
             uint32_t handshakes_max=256, uint32_t handshake_timeout_ms=10_000,
-            int send_buffer_bytes=16_384, uint32_t net_limit=0, uint32_t net_refuse_every=0,
+            int send_buffer_bytes=16_384, bint releases=False, uint32_t net_limit=0, uint32_t net_refuse_every=0,
             uint32_t pair_limit=0):
         check_ticket_keys(ticket_keys)
         if not 1 <= handshakes_max <= 1_000_000:
             raise ValueError("handshakes_max must be 1 to 1000000")
         if not 1 <= handshake_timeout_ms <= 3_600_000:
             raise ValueError("handshake_timeout_ms must be 1 to 3600000")
+        if releases and crypto_load() is not NULL:
+            raise TlsError("library", "OpenSSL 3 is needed, and libcrypto was not found")
+        self.released = []
         self.door = <NativeDoor*>calloc(1, sizeof(NativeDoor))
         if self.door is NULL:
             raise MemoryError()
         self.door.options.handshakes_max = handshakes_max
         self.door.options.handshake_timeout_us = <uint64_t>handshake_timeout_ms * 1000
         self.door.options.send_buffer_bytes = send_buffer_bytes
+        self.door.options.releases = releases
         self.door.options.net_limit = net_limit
         self.door.options.net_refuse_every = net_refuse_every
         self.door.options.pair_limit = pair_limit
@@ -180,6 +192,7 @@ cdef class Door:
     def stop(self):
         if not self.stopped:
             self.end_thread()
+        self.released = []     # What was not taken is closed.
 
     cdef void end_thread(self) noexcept:
         if self.started:
@@ -209,6 +222,8 @@ cdef class Door:
             door_command_free(command)
             raise
         set_ticket_keys(command.certificates, PyBytes_AS_STRING(ticket_keys))
+        if self.door.options.releases:
+            log_keys(command.certificates)
         door_send(self.door, command)
 
     def seal_tickets(self, bytes ticket_keys not None):
@@ -244,6 +259,27 @@ cdef class Door:
         command.pause_us = <uint64_t>duration_ms * 1000
         door_send(self.door, command)
 
+    def release(self, uint64_t number, uint64_t handle):
+        cdef DoorCommand* command
+        self.check_open()
+        command = door_command_new(RELEASE, 0)
+        command.number = number
+        command.asked = handle
+        door_send(self.door, command)
+
+    def take_released(self):
+        taken, self.released = self.released, []
+        return taken
+
+    cdef void note_released(self, Notice* notice):
+        """Takes over the descriptors and the keys, if the connection is released."""
+        cdef SealedSocket sealed = None
+        if notice.kind == RELEASED:
+            sealed = SealedSocket.__new__(SealedSocket)
+            sealed.seal = notice.seal
+            sealed.net_fd, sealed.pair_fd = notice.fd, notice.pair_fd
+        self.released.append((notice.number, sealed, FITS[notice.code]))
+
     def take(self):
         cdef Notice* notice
         cdef Notice* older
@@ -258,9 +294,12 @@ cdef class Door:
                 relaxed_add(&self.door.counters.unclaimed, -1)
             elif notice.kind == FAILED:
                 relaxed_store(&self.door.failure_notified, 0)
-            taken.append((
-                notice.kind, notice.fd, notice.source, address_of(notice.address),
-                reason_of(notice.code)))
+            if notice.kind == RELEASED or notice.kind == KEPT:
+                self.note_released(notice)
+            else:
+                taken.append((
+                    notice.kind, notice.fd, notice.source, address_of(notice.address),
+                    reason_of(notice.code), notice.number))
             notice_free(notice)
             notice = older
         taken.reverse()
@@ -279,6 +318,8 @@ cdef class Door:
             "left": relaxed_load(&self.door.counters.left),
             "plain": relaxed_load(&self.door.counters.plain),
             "unclaimed": relaxed_load(&self.door.counters.unclaimed),
+            **{f"records_{name}": relaxed_load(&self.door.counters.kept[index])
+               for index, name in enumerate(FITS)},
         }
 
 

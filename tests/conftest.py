@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
-from fastsse import _core, _door
+from fastsse import _core, _door, _seal
 from tests import endings, tiers
 
 # How long an example takes says how busy the machine is. Each run tries the same ones, so that what
@@ -111,6 +111,7 @@ def what_is_imported_is_not_searched_again() -> Iterator[None]:
 
 def held() -> tuple[set[tuple[int, str]], int, int]:
     native_bytes = _core.native_bytes_held() + _door.native_bytes_held()
+    native_bytes += _seal.native_bytes_held()
     return open_fds(), _core.native_frames_alive(), native_bytes
 
 

@@ -26,6 +26,7 @@ FLOORS = [
         "_core",
         "_connections",
         "_door",
+        "_seal",
         "_positions",
         "facts",
         "limits",

@@ -219,7 +219,7 @@ class TlsDoor:
 
     def _take(self) -> None:
         assert self._door is not None
-        for kind, fd, source, address, reason in self._door.take():
+        for kind, fd, source, address, reason, _ in self._door.take():
             if kind in (KIND_ACCEPTED, KIND_PLAIN):
                 welcome, welcome_plain = self._sources[source]
                 sock = socket.socket(fileno=fd)

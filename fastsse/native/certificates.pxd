@@ -13,9 +13,10 @@ from fastsse.native.openssl cimport (
     OP_PRIORITIZE_CHACHA, SSL, SSL_CTX, SSL_CTX_callback_ctrl, SSL_CTX_ctrl, SSL_CTX_free,
     SSL_CTX_get0_certificate, SSL_CTX_new, SSL_CTX_set_alpn_select_cb, SSL_CTX_set_cipher_list,
     SSL_CTX_set_default_passwd_cb, SSL_CTX_set_num_tickets, SSL_CTX_set_options,
-    SSL_CTX_set_session_id_context,
+    SSL_CTX_set_keylog_callback, SSL_CTX_set_session_id_context,
     SSL_get_servername, SSL_set_SSL_CTX, TLS_server_method, X509_check_host, any_callback,
-    no_passphrase)
+    keylog_callback, no_passphrase)
+from fastsse.native.wire_trace cimport on_key_line
 
 cdef enum:
     TICKET_KEY_BYTES = 80      # name, HMAC key and AES key, as OpenSSL takes them
@@ -95,6 +96,13 @@ cdef inline void certificates_serve(Certificates* certificates, Certificates** p
         SSL_CTX_callback_ctrl(
             certificates.contexts[index], CTRL_SET_TLSEXT_SERVERNAME_CB, <any_callback>on_name)
         SSL_CTX_ctrl(certificates.contexts[index], CTRL_SET_TLSEXT_SERVERNAME_ARG, 0, place)
+
+
+cdef inline void log_keys(Certificates* certificates) noexcept nogil:
+    """Has OpenSSL give the secrets of each connection to its trace."""
+    cdef uint32_t index
+    for index in range(certificates.count):
+        SSL_CTX_set_keylog_callback(certificates.contexts[index], <keylog_callback>on_key_line)
 
 
 cdef inline SSL_CTX* context_new(int version) noexcept nogil:

@@ -16,6 +16,7 @@ from fastsse.native.queue cimport PLAIN, DIRECT, node_new
 from fastsse.native.state cimport State, now_ds
 from fastsse.native.stream_id cimport ID_TEXT_BYTES, write_stream_id
 from fastsse.native.mark cimport add_mark
+from fastsse.native.sealing cimport has_few_records_left, is_waiting
 from fastsse.native.sweep cimport conn_channel, end, lacks_something, make_ready, on_idle, slot_of
 from fastsse.native.table cimport (
     BEAT_PAD_SHIFT, BEAT_SECONDS, BLOCKED, CLAIMED, CLOSED, Conn, DRAINING, EXPIRING, FREE, LIVE, PAD_UNIT_BYTES, PINGED, Pulse,
@@ -154,15 +155,16 @@ cdef inline void look_at_blocked(State* state, Conn* conn) noexcept nogil:
         end(state, conn, conn.reason)
         return
     judge(state, conn)
-    if conn.state != CLOSED and conn.flags & BLOCKED:
+    if conn.state != CLOSED and conn.flags & BLOCKED and not is_waiting(state, conn):
         rescue_if_missed(state, conn)
 
 
 cdef inline void look_at_age(State* state, Conn* conn) noexcept nogil:
     """Ends a stream that is older than the lifetime, sooner or later by its slot, so that streams
-    that opened together do not reconnect together. A stream with a full socket is left to its lag
-    policy until the socket has room."""
-    if is_due(state, conn, conn.opened_ds, state.options.lifetime_ds):
+    that opened together do not reconnect together. One whose key has sealed nearly all records that it
+    may ends too. A stream with a full socket is left to its lag policy until the socket has room."""
+    if is_due(state, conn, conn.opened_ds, state.options.lifetime_ds) \
+            or has_few_records_left(state, conn):
         part(state, conn, LIFETIME)
 
 

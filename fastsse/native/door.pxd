@@ -11,9 +11,10 @@ from fastsse.native.certificates cimport (
     TICKET_KEY_BYTES, Certificates, certificates_free, certificates_serve, set_ticket_keys)
 from fastsse.native.door_accept cimport (
     EVICTABLE_US, LISTENER_TAG, accept_some, advance_handshake, listen_if_room)
+from fastsse.native.door_release cimport release_or_keep
 from fastsse.native.door_table cimport (
     Door, GENERATIONS, LISTENERS_MAX, Notice, PAIR_SIDE, Waiting, ask_for_room, leave_phase,
-    next_visit, notify_failure, relay_end, row_release, visit_later, wait_in)
+    next_visit, notice_free, notify_failure, relay_end, row_release, visit_later, wait_in)
 from fastsse.native.memory cimport alloc, release
 from fastsse.native.os cimport (
     EAGAIN, EFD_CLOEXEC, EFD_NONBLOCK, EINTR, EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP,
@@ -36,6 +37,7 @@ cdef enum CommandKind:
     CERTIFY
     SEAL
     PAUSE
+    RELEASE
     QUIT
 
 
@@ -43,6 +45,8 @@ cdef struct DoorCommand:
     DoorCommand* next
     Certificates* certificates
     uint64_t pause_us
+    uint64_t number            # of RELEASE: of the connection
+    uint64_t asked             # of RELEASE: what the notice repeats
     uint32_t count             # of descriptors
     uint8_t kind
     uint8_t source
@@ -61,6 +65,7 @@ cdef inline DoorCommand* door_command_new(uint8_t kind, uint32_t count) noexcept
     command.next = NULL
     command.certificates = NULL
     command.pause_us = 0
+    command.number = command.asked = 0
     command.count = count
     command.kind = kind
     command.source = 0
@@ -125,6 +130,8 @@ cdef inline void apply_door_command(Door* door, DoorCommand* command) noexcept n
             set_ticket_keys(door.certificates, command.ticket_keys)
     elif command.kind == PAUSE:
         door.paused_until_us = door.now_us + command.pause_us
+    elif command.kind == RELEASE:
+        release_or_keep(door, command.number, command.asked)
     elif command.kind == QUIT:
         door.is_running = False
 
@@ -320,21 +327,19 @@ cdef inline int door_init(Door* door) noexcept nogil:
     return 0
 
 
-cdef inline void notice_free(Notice* notice) noexcept nogil:
-    release(notice, sizeof(Notice))
-
-
 cdef inline void door_clear(Door* door) noexcept nogil:
     """Closes and frees everything except the counters. Call it once, after the thread ended or if
     it never ran."""
-    cdef Notice* notice = <Notice*>swap_pointer(&door.notices, NULL)
+    cdef Notice* notice
     cdef Notice* next_notice
     cdef Relay* relay
     cdef uint32_t index
     apply_door_commands(door)
+    notice = <Notice*>swap_pointer(&door.notices, NULL)
     while notice is not NULL:
         next_notice = notice.next
         close_fd(&notice.fd)
+        close_fd(&notice.pair_fd)
         notice_free(notice)
         notice = next_notice
     for index in range(door.row_count):

@@ -17,6 +17,7 @@ from fastsse.native.os cimport (
 from fastsse.native.relay cimport (
     ADDRESS_BYTES, FIRST, HANDSHAKE, HELLO, OPEN, RECORD_BYTES, Relay, send_rest, relay_new,
     rest_keep)
+from fastsse.native.wire_trace cimport on_handshake_complete, trace_new
 
 cdef extern from * nogil:
     """
@@ -105,6 +106,8 @@ cdef inline bint begin_tls(Door* door, Relay* relay) noexcept nogil:
         bump(&door.counters.failed, 1)
         relay_end(door, relay)
         return False
+    if door.options.releases:
+        relay.trace = trace_new(relay.ssl)
     SSL_set_accept_state(relay.ssl)
     relay.phase = HANDSHAKE
     return True
@@ -136,6 +139,8 @@ cdef inline void advance_handshake(Door* door, Relay* relay) noexcept nogil:
             bump(&door.counters.resumed, 1)
         else:
             bump(&door.counters.full, 1)
+        if relay.trace is not NULL:
+            on_handshake_complete(relay.ssl, relay.trace)
         relay.phase = FIRST
     ERR_clear_error()
     result = SSL_read(relay.ssl, door.scratch, RECORD_BYTES)

@@ -1,16 +1,18 @@
 # The table of the door: its connections, the lists in which they wait, and its notices to the loop.
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
-from libc.string cimport memcpy
+from libc.string cimport memcpy, memset
 
 from fastsse.native.certificates cimport Certificates
 from fastsse.native.memory cimport alloc, release, resize
 from fastsse.native.os cimport (
     EPOLLET, EPOLLIN, EPOLLOUT, EPOLLRDHUP, bump, cas_pointer, eventfd_write, load_pointer,
     pthread_t, relaxed_add, relaxed_load, relaxed_store, rewatch)
+from fastsse.native.record_seal cimport Seal, seal_wipe
 from fastsse.native.relay cimport (
     ADDRESS_BYTES, ENDED, FIRST, IN_FULL, OPEN, QUEUED, RECORD_BYTES, ROOM_ASKED, Relay,
     relay_clear)
+from fastsse.native.wire_trace cimport FIT_COUNT
 
 cdef enum:
     LISTENERS_MAX = 1024
@@ -25,15 +27,20 @@ cdef enum NoticeKind:
     PLAIN                      # `fd` is the client's socket: it began with text, not with TLS
     FAILED                     # a handshake failed with OpenSSL's error `code`; 0: another reason
     EXHAUSTED                  # accepting is paused
+    RELEASED                   # `fd` is the client's socket, whose records are no longer OpenSSL's
+    KEPT                       # OpenSSL goes on with the connection
 
 
 cdef struct Notice:
     Notice* next
     unsigned long code
+    uint64_t number            # of ACCEPTED: of the connection; of RELEASED and KEPT: as was asked
     int32_t fd
+    int32_t pair_fd            # of RELEASED: the door's end of the pair
     uint8_t kind
     uint8_t source
     char[ADDRESS_BYTES] address
+    Seal seal                  # of RELEASED
 
 
 cdef struct DoorCounters:
@@ -47,6 +54,7 @@ cdef struct DoorCounters:
     int64_t evicted
     int64_t left               # by the client, before a request
     int64_t plain
+    int64_t kept[FIT_COUNT]    # streams by why OpenSSL goes on; FITS: it does not
     int64_t unclaimed          # notices with a descriptor that the loop has not taken
 
 
@@ -54,6 +62,7 @@ cdef struct DoorOptions:
     uint32_t handshakes_max
     uint32_t handshake_timeout_us
     int send_buffer_bytes
+    bint releases              # connections may be released
     # For tests.
     uint32_t net_limit
     uint32_t net_refuse_every
@@ -208,16 +217,35 @@ cdef inline uint64_t tag_of(Relay* relay, uint32_t side) noexcept nogil:
 
 # ---- notices -------------------------------------------------------------------------------------
 
-cdef inline void notify(Door* door, Relay* relay, uint8_t kind, int fd, unsigned long code) noexcept nogil:
+cdef inline Notice* notice_new(uint8_t kind, int fd) noexcept nogil:
     cdef Notice* notice = <Notice*>alloc(sizeof(Notice))
-    cdef Notice* older
+    memset(notice, 0, sizeof(Notice))
     notice.kind = kind
     notice.fd = fd
+    notice.pair_fd = -1
+    return notice
+
+
+cdef inline void notice_free(Notice* notice) noexcept nogil:
+    if notice.kind == RELEASED:
+        seal_wipe(&notice.seal)
+    release(notice, sizeof(Notice))
+
+
+cdef inline void notify(Door* door, Relay* relay, uint8_t kind, int fd, unsigned long code) noexcept nogil:
+    cdef Notice* notice = notice_new(kind, fd)
     notice.code = code
-    notice.source = relay.source if relay is not NULL else 0
     if relay is not NULL:
+        notice.source = relay.source
         memcpy(notice.address, relay.address, ADDRESS_BYTES)
-    if fd >= 0:
+        if kind == ACCEPTED and door.options.releases:
+            notice.number = tag_of(relay, 0)
+    notice_send(door, notice)
+
+
+cdef inline void notice_send(Door* door, Notice* notice) noexcept nogil:
+    cdef Notice* older
+    if notice.fd >= 0:
         relaxed_add(&door.counters.unclaimed, 1)
     while True:
         older = <Notice*>load_pointer(&door.notices)

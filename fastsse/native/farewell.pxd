@@ -9,7 +9,7 @@ from fastsse.native.counters cimport DRAINED, ENDED, EXPIRED
 from fastsse.native.frame cimport FrameData, frame_keep, frame_of_bytes
 from fastsse.native.queue cimport PLAIN, WIRE, Node, node_free, node_new
 from fastsse.native.state cimport State, now_ds, random_below
-from fastsse.native.sweep cimport end, end_whole, leave_channel, make_ready, visit
+from fastsse.native.sweep cimport end, finish, leave_channel, make_ready, visit
 from fastsse.native.table cimport BLOCKED, CHUNKED, CLOSED, Conn, DRAINING, FREE, LIVE
 
 
@@ -39,7 +39,7 @@ cdef inline void begin_farewell(
     conn.reason = reason
     conn.stalled_ds = now_ds(state)
     if conn.private is NULL:
-        end_whole(state, conn, reason)
+        finish(state, conn)
     else:
         make_ready(state, conn)
 

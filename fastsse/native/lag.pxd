@@ -114,7 +114,7 @@ cdef inline void act(State* state, Channel* channel, Conn* conn) noexcept nogil:
     cdef uint8_t policy = channel_policy(channel, conn.cursor - 1 if cut else conn.cursor)
     if policy == DISCONNECT:
         end(state, conn, LAGGED)
-    elif channel.ring.count == 0:
+    elif channel.ring.count == 0 or (conn.private is NULL and conn.cursor >= channel.last_sequence):
         return                 # only the frame under way is stuck; TCP_USER_TIMEOUT is its end
     elif policy == SKIP and channel.is_quiet:
         end(state, conn, LAGGED)

@@ -2,7 +2,7 @@
 # loaded. So neither building nor starting fastsse needs OpenSSL, and the distribution patches it.
 # The numbers are those of OpenSSL's headers; its binary interface keeps them for all of version 3.
 
-from libc.stdint cimport int64_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint64_t
 
 cdef extern from * nogil:
     """
@@ -18,6 +18,8 @@ cdef extern from * nogil:
     typedef struct bio_st BIO;
     typedef void (*fastsse_callback)(void);
     typedef int (*fastsse_passphrase_callback)(char *, int, int, void *);
+    typedef void (*fastsse_keylog_callback)(const SSL *, const char *);
+    typedef long (*fastsse_bio_callback)(BIO *, int, const char *, size_t, int, long, int, size_t *);
     typedef int (*fastsse_alpn_callback)(SSL *, const unsigned char **, unsigned char *,
                                          const unsigned char *, unsigned, void *);
 
@@ -45,6 +47,7 @@ cdef extern from * nogil:
         F(void, SSL_CTX_set_alpn_select_cb, \\
           (SSL_CTX *, int (*)(SSL *, const unsigned char **, unsigned char *, \\
                               const unsigned char *, unsigned, void *), void *)) \\
+        F(void, SSL_CTX_set_keylog_callback, (SSL_CTX *, void (*)(const SSL *, const char *))) \\
         F(SSL *, SSL_new, (SSL_CTX *)) \\
         F(void, SSL_free, (SSL *)) \\
         F(int, SSL_set_fd, (SSL *, int)) \\
@@ -58,6 +61,16 @@ cdef extern from * nogil:
         F(int, SSL_session_reused, (const SSL *)) \\
         F(SSL_CTX *, SSL_set_SSL_CTX, (SSL *, SSL_CTX *)) \\
         F(const char *, SSL_get_servername, (const SSL *, int)) \\
+        F(BIO *, SSL_get_wbio, (const SSL *)) \\
+        F(int, SSL_set_ex_data, (SSL *, int, void *)) \\
+        F(void *, SSL_get_ex_data, (const SSL *, int)) \\
+        F(int, SSL_version, (const SSL *)) \\
+        F(int, SSL_want, (const SSL *)) \\
+        F(int, SSL_has_pending, (const SSL *)) \\
+        F(const void *, SSL_get_current_cipher, (const SSL *)) \\
+        F(uint16_t, SSL_CIPHER_get_protocol_id, (const void *)) \\
+        F(const void *, SSL_get_session, (const SSL *)) \\
+        F(uint8_t, SSL_SESSION_get_max_fragment_length, (const void *)) \\
         F(void, ERR_clear_error, (void)) \\
         F(unsigned long, ERR_get_error, (void)) \\
         F(const char *, ERR_reason_error_string, (unsigned long)) \\
@@ -70,6 +83,9 @@ cdef extern from * nogil:
         F(int, BIO_meth_set_read, (void *, int (*)(BIO *, char *, int))) \\
         F(int, BIO_meth_set_ctrl, (void *, long (*)(BIO *, int, long, void *))) \\
         F(BIO *, BIO_new, (const void *)) \\
+        F(void, BIO_set_callback_ex, (BIO *, fastsse_bio_callback)) \\
+        F(void, BIO_set_callback_arg, (BIO *, char *)) \\
+        F(char *, BIO_get_callback_arg, (const BIO *)) \\
         F(void, BIO_set_data, (BIO *, void *)) \\
         F(void *, BIO_get_data, (BIO *)) \\
         F(void, BIO_set_init, (BIO *, int)) \\
@@ -173,6 +189,8 @@ cdef extern from * nogil:
         pass
     ctypedef struct X509:
         pass
+    ctypedef struct BIO:
+        pass
     ctypedef struct LimitedSocket "FastsseLimitedSocket":
         int fd
         int limit
@@ -183,6 +201,10 @@ cdef extern from * nogil:
     ctypedef int (*alpn_callback "fastsse_alpn_callback")(
         SSL*, const unsigned char**, unsigned char*, const unsigned char*, unsigned int, void*
         ) noexcept nogil
+
+    ctypedef void (*keylog_callback "fastsse_keylog_callback")(const SSL*, const char*) noexcept nogil
+    ctypedef long (*bio_callback "fastsse_bio_callback")(
+        BIO*, int, const char*, size_t, int, long, int, size_t*) noexcept nogil
 
     const char* CIPHERS "FASTSSE_CIPHERS"
     const char* HTTP_1_1 "FASTSSE_HTTP_1_1"
@@ -230,6 +252,24 @@ cdef extern from * nogil:
     int SSL_session_reused "fastsse_openssl.SSL_session_reused" (const SSL* ssl)
     SSL_CTX* SSL_set_SSL_CTX "fastsse_openssl.SSL_set_SSL_CTX" (SSL* ssl, SSL_CTX* context)
     const char* SSL_get_servername "fastsse_openssl.SSL_get_servername" (const SSL* ssl, int kind)
+    void SSL_CTX_set_keylog_callback "fastsse_openssl.SSL_CTX_set_keylog_callback" (
+        SSL_CTX* context, keylog_callback callback)
+    BIO* SSL_get_wbio "fastsse_openssl.SSL_get_wbio" (const SSL* ssl)
+    int SSL_set_ex_data "fastsse_openssl.SSL_set_ex_data" (SSL* ssl, int index, void* data)
+    void* SSL_get_ex_data "fastsse_openssl.SSL_get_ex_data" (const SSL* ssl, int index)
+    int SSL_version "fastsse_openssl.SSL_version" (const SSL* ssl)
+    int SSL_want "fastsse_openssl.SSL_want" (const SSL* ssl)
+    int SSL_has_pending "fastsse_openssl.SSL_has_pending" (const SSL* ssl)
+    const void* SSL_get_current_cipher "fastsse_openssl.SSL_get_current_cipher" (const SSL* ssl)
+    uint16_t SSL_CIPHER_get_protocol_id "fastsse_openssl.SSL_CIPHER_get_protocol_id" (
+        const void* cipher)
+    const void* SSL_get_session "fastsse_openssl.SSL_get_session" (const SSL* ssl)
+    uint8_t SSL_SESSION_get_max_fragment_length \
+        "fastsse_openssl.SSL_SESSION_get_max_fragment_length" (const void* session)
+    void BIO_set_callback_ex "fastsse_openssl.BIO_set_callback_ex" (
+        BIO* bio, bio_callback callback)
+    void BIO_set_callback_arg "fastsse_openssl.BIO_set_callback_arg" (BIO* bio, char* argument)
+    char* BIO_get_callback_arg "fastsse_openssl.BIO_get_callback_arg" (const BIO* bio)
     void ERR_clear_error "fastsse_openssl.ERR_clear_error" ()
     unsigned long ERR_get_error "fastsse_openssl.ERR_get_error" ()
     const char* ERR_reason_error_string "fastsse_openssl.ERR_reason_error_string" (
@@ -259,6 +299,10 @@ cdef enum:
     ERROR_WANT_READ = 2
     ERROR_WANT_WRITE = 3
     ERROR_ZERO_RETURN = 6
+    BIO_WROTE = 0x83           # BIO_CB_WRITE | BIO_CB_RETURN
+    WANTS_TO_WRITE = 2         # SSL_WRITING
+    AES_128_GCM_SHA256 = 0x1301
+    AES_256_GCM_SHA384 = 0x1302
     EXT_OK = 0
     EXT_ALERT_FATAL = 2
     EXT_NOACK = 3

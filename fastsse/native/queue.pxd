@@ -11,6 +11,7 @@ from fastsse.native.memory cimport release, alloc
 from fastsse.native.os cimport (
     eventfd_write, load_pointer, load_u32, relaxed_load, relaxed_store, store_pointer, store_u32,
     swap_u32)
+from fastsse.native.sealed_row cimport Release, release_end
 from fastsse.native.view cimport View, view_drop
 
 cdef enum:
@@ -34,6 +35,8 @@ cdef enum CommandKind:
     DRAIN
     END_TOPIC
     INSPECT
+    SEAL_ROW
+    OPEN_ROW
     STOP
 
 cdef enum Policy:              # in order of strictness, see the sender's lag policy
@@ -108,6 +111,7 @@ cdef struct Command:
     uint8_t live
     uint8_t pinged
     uint8_t beat
+    uint8_t waits              # of ATTACH: nothing is sent until SEAL_ROW or OPEN_ROW
     uint8_t quiet              # of ADD_CHANNEL
     uint8_t can_end            # of ADD_CHANNEL
     uint8_t is_over            # of CLOSE: the response ends with its last chunk
@@ -115,7 +119,8 @@ cdef struct Command:
     uint8_t reason
     uint32_t topic_count
     uint32_t grant_count       # how many of the last numbers are grants, not links
-    # topic_count numbers follow; in their place a Claim, a Revocation, or an Inspection's address
+    # topic_count numbers follow; in their place a Claim, a Revocation, a Release, or an Inspection's
+    # address
 
 
 cdef struct Queue:
@@ -156,6 +161,8 @@ cdef inline void command_clear(Command* command) noexcept nogil:
     nodes_free(command.nodes)
     facts_free(command.facts)
     view_drop(command.view)
+    if command.kind == SEAL_ROW:
+        release_end(<Release*>command_topics(command))
     command.frame = NULL
     command.nodes = NULL
     command.facts = NULL

@@ -22,6 +22,7 @@ from fastsse.native.openssl cimport (
     SSL_get_error, SSL_read, SSL_shutdown, SSL_write)
 from fastsse.native.os cimport (
     EAGAIN, EINTR, EPIPE, MSG_DONTWAIT, SHUT_WR, close, errno, iovec, recv, send_parts, shutdown)
+from fastsse.native.wire_trace cimport WireTrace, trace_free
 
 cdef enum:
     # The largest record (RFC 8446 §5.1).
@@ -61,6 +62,7 @@ cdef struct Rest:
 cdef struct Relay:
     SSL* ssl
     LimitedSocket* limited     # tests only
+    WireTrace* trace           # of a door that may release connections, else NULL
     Relay* older               # the list of those with a deadline of the same kind
     Relay* newer
     Relay* next_queued
@@ -100,6 +102,7 @@ cdef inline Relay* relay_new(int net_fd, uint8_t source) noexcept nogil:
     cdef Relay* relay = <Relay*>alloc(sizeof(Relay))
     relay.ssl = NULL
     relay.limited = NULL
+    relay.trace = NULL
     relay.older = relay.newer = relay.next_queued = NULL
     relay.out.bytes = relay.into.bytes = NULL
     relay.out.size = relay.out.at = relay.into.size = relay.into.at = 0
@@ -115,6 +118,8 @@ cdef inline void drop_ssl(Relay* relay) noexcept nogil:
     if relay.ssl is not NULL:
         SSL_free(relay.ssl)
     relay.ssl = NULL
+    trace_free(relay.trace)
+    relay.trace = NULL
     release(relay.limited, sizeof(LimitedSocket))
     relay.limited = NULL
 

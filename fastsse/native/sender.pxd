@@ -27,13 +27,17 @@ from fastsse.native.os cimport (
     ETIMEDOUT, MSG_DONTWAIT, close, epoll_create1, epoll_event, epoll_wait, eventfd, eventfd_read,
     recv, socket_error, watch)
 from fastsse.native.queue cimport (
-    ADD_CHANNEL, ANNOUNCE, ATTACH, CLOSE, DISCONNECT, DRAIN, END_TOPIC, GRANT, INSPECT, LATEST, LINK, PAGE,
-    PONG,
+    ADD_CHANNEL, ANNOUNCE, ATTACH, CLOSE, DISCONNECT, DRAIN, END_TOPIC, GRANT, INSPECT, LATEST, LINK,
+    OPEN_ROW, PAGE, PONG, SEAL_ROW,
     PUBLISH, REMOVE_CHANNEL, REMOVE_TOPIC, RENEW, REVOKE, SKIP, STOP, SEND_DIRECT, DIRECT, Command,
     Node, command_clear, command_topics, node_end, node_new, nodes_free, queue_awake, queue_clear, queue_init,
     queue_is_empty, queue_may_sleep, queue_take)
 from fastsse.native.rate cimport flush, flush_due, rate_clear, rate_new
+from fastsse.native.record_seal cimport sealer_free, sealer_new
 from fastsse.native.revoke cimport revoke_some
+from fastsse.native.sealed_row cimport SealedRow
+from fastsse.native.sealing cimport (
+    begin_waiting, change_over, end_waiting, is_sealed, on_sealed_input)
 from fastsse.native.state cimport (
     COMMANDS_PER_TURN, EVENTS_PER_TURN, SENDS_PER_TURN, State, now_ds, read_clock)
 from fastsse.native.sweep cimport (
@@ -193,6 +197,8 @@ cdef inline void on_attach(State* state, Command* command) noexcept nogil:
         set_pulse(state, command.slot)
     if command.slot >= state.used_slots:
         state.used_slots = command.slot + 1
+    if command.waits:
+        begin_waiting(state, conn)
     bump(&state.counters.connections, 1)
     bump(&state.counters.connections_total, 1)
     if command.live:
@@ -362,6 +368,10 @@ cdef inline void apply_command(State* state, Command* command) noexcept nogil:
         on_drain(state, command)
     elif command.kind == END_TOPIC:
         set_ended(state, command_topics(command)[0], command.frame)
+    elif command.kind == SEAL_ROW:
+        change_over(state, command)
+    elif command.kind == OPEN_ROW:
+        end_waiting(state, command)
     elif command.kind == INSPECT:
         on_inspect(state, (<Inspection**>command_topics(command))[0], command.live)
     elif command.kind == STOP:
@@ -397,6 +407,9 @@ cdef inline void on_readable(State* state, Conn* conn) noexcept nogil:
     cdef ssize_t got
     if conn.state == DRAINING:
         discard_input(conn)
+        return
+    if is_sealed(state, conn):
+        on_sealed_input(state, conn)
         return
     got = recv(conn.fd, &byte, 1, MSG_DONTWAIT)
     if got >= 0:
@@ -499,6 +512,9 @@ cdef inline int state_init(State* state) noexcept nogil:
     state.conns = <Conn*>calloc(state.options.max_connections, sizeof(Conn))
     state.claims = <Claim*>calloc(state.options.max_connections, sizeof(Claim))
     state.pulses = <Pulse*>calloc(state.options.max_connections, sizeof(Pulse))
+    if state.options.seals:
+        state.sealed = <SealedRow*>calloc(state.options.max_connections, sizeof(SealedRow))
+        state.sealer = sealer_new()
     state.poller = epoll_create1(EPOLL_CLOEXEC)
     state.notices.fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)
     queue_init(&state.queue, eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC))
@@ -510,6 +526,7 @@ cdef inline int state_init(State* state) noexcept nogil:
     read_wall_clock(state)
     state.random = state.began_us | 1
     if state.conns is NULL or state.claims is NULL or state.pulses is NULL \
+            or (state.options.seals and (state.sealed is NULL or state.sealer is NULL)) \
             or state.poller < 0 or state.notices.fd < 0 or state.queue.wake_fd < 0 \
             or watch(state.poller, state.queue.wake_fd, WAKE_TAG, EPOLLIN):
         state_clear(state)
@@ -555,9 +572,13 @@ cdef inline void state_clear(State* state) noexcept nogil:
     free(state.conns)
     free(state.claims)
     free(state.pulses)
+    free(state.sealed)
+    sealer_free(state.sealer)
     state.conns = NULL
     state.claims = NULL
     state.pulses = NULL
+    state.sealed = NULL
+    state.sealer = NULL
     close_if_open(state.poller)
     close_if_open(state.notices.fd)
     close_if_open(state.queue.wake_fd)

@@ -10,6 +10,8 @@ from fastsse.native.look cimport Look
 from fastsse.native.memory cimport Numbers
 from fastsse.native.os cimport iovec, monotonic_us, pthread_t, relaxed_load
 from fastsse.native.queue cimport Queue
+from fastsse.native.record_seal cimport Sealer
+from fastsse.native.sealed_row cimport SealedRow
 from fastsse.native.stream_id cimport IdKey
 from fastsse.native.table cimport BEAT_PADS, Conn, Notices, Pulse
 
@@ -20,6 +22,7 @@ cdef enum:
     EVENTS_PER_TURN = 512
     COMMANDS_PER_TURN = 1024
     DISCARDED_READS = 64       # of 1 KiB each, of a client that sends while its stream ends
+    RECORDS_PER_VISIT = 16     # VISIT_BYTES in the largest records
 
 
 cdef struct Options:           # fixed before the thread starts
@@ -34,6 +37,7 @@ cdef struct Options:           # fixed before the thread starts
     uint32_t expiry_notice_ms  # 0: none
     uint32_t lifetime_ds       # 0: any
     uint8_t clean_end          # streams that are cut have a last chunk, as those that are over
+    uint8_t seals              # rows may seal their own TLS records
     # Faults that tests inject; 0: none.
     uint32_t write_limit_bytes
     uint32_t refuse_every
@@ -73,6 +77,8 @@ cdef struct State:
     Conn* conns
     Claim* claims              # a second table, for the rows that are CLAIMED
     Pulse* pulses              # a third table, for the rows that are PINGED
+    SealedRow* sealed          # a fourth table; NULL unless the options say `seals`
+    Sealer* sealer             # with it
     Revoking revoking
     uint64_t claims_given      # claims and revocations, see Claim.given
     IdKey id_key

@@ -20,10 +20,15 @@ from fastsse.native.os cimport (
     prefetch, recv, rewatch, send_parts, unwatch)
 from fastsse.native.queue cimport (
     CUT, DISCONNECT, END_OF_PAGE, GAP, LAST_VALUE, SKIP, WIRE, Node, node_free, node_new, nodes_free)
+from fastsse.native.record_seal cimport (
+    ALERT, APPLICATION_DATA, seal_record, sealer_forget, sealer_room)
 from fastsse.native.ring cimport (
     Entry, Ring, ring_append, ring_at, ring_drop_first, ring_find)
+from fastsse.native.sealed_row cimport (
+    Pieces, SEALS_ROW, SHUT_ROW, SealedRow, pieces_take, sealed_row_end, unsent_free, unsent_new,
+    unsent_part)
 from fastsse.native.state cimport (
-    DISCARDED_READS, Span, State, VISIT_BYTES, VISIT_FRAMES, now_ds, read_clock)
+    DISCARDED_READS, RECORDS_PER_VISIT, Span, State, VISIT_BYTES, VISIT_FRAMES, now_ds, read_clock)
 from fastsse.native.table cimport (
     BLOCKED, CHUNKED, CLOSED, Conn, DRAINING, LAPPED, LIVE, NONE, PAGE_SENT, READY, SKIPPED,
     STREAM_CLOSED, SUSPECT, notice_push)
@@ -209,6 +214,13 @@ cdef inline void clear_blocked(State* state, Conn* conn) noexcept nogil:
         track_low(conn_channel(state, conn), conn)
 
 
+cdef inline void end_sealing(State* state, SealedRow* row) noexcept nogil:
+    """Wipes the keys of a row everywhere."""
+    if row.phase >= SEALS_ROW:
+        sealer_forget(state.sealer, &row.seal)
+    sealed_row_end(row)
+
+
 cdef inline void end(State* state, Conn* conn, uint8_t reason) noexcept nogil:
     """Closes the socket and notifies the loop. The row stays CLOSED until the notice is taken."""
     if conn.state == LIVE:
@@ -217,6 +229,8 @@ cdef inline void end(State* state, Conn* conn, uint8_t reason) noexcept nogil:
         bump(&state.counters.blocked, -1)
     nodes_free(conn.private)
     conn.private = NULL
+    if state.sealed is not NULL:
+        end_sealing(state, &state.sealed[slot_of(state, conn)])
     # Removed explicitly: for a moment the event loop's copy of this descriptor may still be open,
     # and while it is, closing ours would not remove it from the poller.
     unwatch(state.poller, conn.fd)
@@ -241,7 +255,7 @@ cdef inline void end_over(State* state, Conn* conn) noexcept nogil:
     conn.reason = ENDED
     conn.stalled_ds = now_ds(state)
     if conn.private is NULL:
-        end_whole(state, conn, ENDED)
+        finish(state, conn)
     else:
         make_ready(state, conn)
 
@@ -351,7 +365,7 @@ cdef inline uint32_t gather(State* state, Conn* conn) noexcept nogil:
 
 # ---- the system call ---------------------------------------------------------------------------
 
-cdef inline ssize_t send_now(State* state, Conn* conn, iovec* parts, uint32_t count) noexcept nogil:
+cdef inline ssize_t send_to(State* state, Conn* conn, iovec* parts, uint32_t count) noexcept nogil:
     """Bytes that the kernel took; 0 when it would block; -1 when the connection is gone."""
     cdef ssize_t sent
     cdef iovec cut
@@ -369,6 +383,106 @@ cdef inline ssize_t send_now(State* state, Conn* conn, iovec* parts, uint32_t co
     if sent >= 0:
         return sent
     return 0 if errno == EAGAIN or errno == EINTR else -1
+
+
+cdef inline ssize_t send_now(State* state, Conn* conn, iovec* parts, uint32_t count) noexcept nogil:
+    """As `send_to`. Of a row that seals, the plain bytes that are in sealed records. No plain byte goes
+    to the socket of such a row: its phase changes with its socket."""
+    if state.sealed is NULL or state.sealed[slot_of(state, conn)].phase < SEALS_ROW:
+        return send_to(state, conn, parts, count)
+    return send_sealed(state, conn, parts, count)
+
+
+# ---- records that are sealed here ----------------------------------------------------------------
+
+cdef inline bint has_unsent(State* state, Conn* conn) noexcept nogil:
+    """Whether the socket did not take all of a sealed record."""
+    return state.sealed is not NULL and state.sealed[slot_of(state, conn)].unsent is not NULL
+
+
+cdef inline bint send_record(State* state, Conn* conn, SealedRow* row, uint32_t size) noexcept nogil:
+    """Sends the record in the sealer and keeps what the socket did not take. False: it is gone."""
+    cdef iovec part
+    cdef ssize_t sent
+    part.iov_base = state.sealer.record
+    part.iov_len = size
+    sent = send_to(state, conn, &part, 1)
+    if sent < 0:
+        return False
+    if <uint32_t>sent < size:
+        row.unsent = unsent_new(state.sealer.record + sent, size - <uint32_t>sent)
+    return True
+
+
+cdef inline ssize_t send_sealed(
+        State* state, Conn* conn, iovec* parts, uint32_t count) noexcept nogil:
+    """Seals all frames of a visit into as few records as they fit in, until one is not taken whole."""
+    cdef SealedRow* row = &state.sealed[slot_of(state, conn)]
+    cdef Pieces pieces
+    cdef ssize_t total = 0
+    cdef uint32_t left = RECORDS_PER_VISIT
+    cdef uint32_t plain
+    cdef uint32_t size
+    if row.phase != SEALS_ROW:
+        return -1              # close_notify is sealed; nothing may follow it
+    pieces.parts = parts
+    pieces.count = count
+    pieces.offset = 0
+    while pieces.count and left and row.unsent is NULL:
+        plain = pieces_take(&pieces, sealer_room(state.sealer))
+        size = seal_record(state.sealer, &row.seal, plain, APPLICATION_DATA)
+        if size == 0 or not send_record(state, conn, row, size):
+            return -1
+        total += plain
+        left -= 1
+    return total
+
+
+cdef inline void wait_for_room(State* state, Conn* conn) noexcept nogil:
+    """The rest of a record waits, so the socket is full."""
+    if conn.flags & BLOCKED:
+        return
+    bump(&state.counters.would_block, 1)
+    if conn.offset == 0:
+        conn.stalled_ds = now_ds(state)
+    set_blocked(state, conn)
+
+
+cdef inline bint send_unsent(State* state, Conn* conn) noexcept nogil:
+    """Sends the rest of a record; returns whether all of it went, and the connection lives."""
+    cdef SealedRow* row = &state.sealed[slot_of(state, conn)]
+    cdef iovec part = unsent_part(row.unsent)
+    cdef ssize_t sent = send_to(state, conn, &part, 1)
+    if sent < 0:
+        end(state, conn, CLIENT_CLOSED if errno == EPIPE else RESET)
+        return False
+    if sent:
+        conn.touched_ds = now_ds(state)
+    row.unsent.at += <uint32_t>sent
+    if row.unsent.at < row.unsent.size:
+        bump(&state.counters.would_block, 1)
+        set_blocked(state, conn)
+        return False
+    unsent_free(row)
+    return True
+
+
+cdef inline bint is_shut(State* state, Conn* conn) noexcept nogil:
+    """Seals close_notify (RFC 8446 §6.1) once everything else went; returns whether nothing waits for
+    the socket."""
+    cdef SealedRow* row = &state.sealed[slot_of(state, conn)]
+    cdef uint32_t size
+    if row.phase == SEALS_ROW and row.unsent is NULL:
+        sealer_room(state.sealer)[0] = 1
+        sealer_room(state.sealer)[1] = 0
+        size = seal_record(state.sealer, &row.seal, 2, ALERT)
+        row.phase = SHUT_ROW
+        if size == 0 or not send_record(state, conn, row, size):
+            return True        # The client is gone.
+    if row.unsent is not NULL:
+        wait_for_room(state, conn)
+        return False
+    return True
 
 
 # ---- how far it got ----------------------------------------------------------------------------
@@ -452,9 +566,15 @@ cdef inline void take_part_of_span(State* state, Conn* conn, size_t sent) noexce
 
 # ---- a visit -----------------------------------------------------------------------------------
 
+cdef inline void finish(State* state, Conn* conn) noexcept nogil:
+    """Closes a DRAINING connection that has sent all its frames, behind close_notify if it seals."""
+    if state.sealed is NULL or is_shut(state, conn):
+        end_whole(state, conn, conn.reason)
+
+
 cdef inline void finish_if_drained(State* state, Conn* conn) noexcept nogil:
     if conn.state == DRAINING and conn.private is NULL:
-        end_whole(state, conn, conn.reason)
+        finish(state, conn)
 
 
 cdef inline bint went_wrong(State* state, Conn* conn, ssize_t sent, size_t wanted) noexcept nogil:
@@ -521,8 +641,11 @@ cdef inline void visit_private(State* state, Conn* conn) noexcept nogil:
 
 
 cdef inline bint lacks_something(State* state, Conn* conn) noexcept nogil:
-    return conn.private is not NULL or (
-        conn.state == LIVE and conn.cursor < conn_channel(state, conn).last_sequence)
+    return conn.private is not NULL or lacks_ring(state, conn) or has_unsent(state, conn)
+
+
+cdef inline bint lacks_ring(State* state, Conn* conn) noexcept nogil:
+    return conn.state == LIVE and conn.cursor < conn_channel(state, conn).last_sequence
 
 
 cdef inline void visit(State* state, Conn* conn) noexcept nogil:
@@ -532,12 +655,18 @@ cdef inline void visit(State* state, Conn* conn) noexcept nogil:
     if state.sends_left:
         state.sends_left -= 1
     state.is_over = False
+    if has_unsent(state, conn) and not send_unsent(state, conn):
+        return
     if conn.flags & LAPPED and conn.state == LIVE:
         add_last_values(state, conn_channel(state, conn), conn)
     if conn.private is not NULL:
         visit_private(state, conn)
-    else:
+    elif lacks_ring(state, conn):
         visit_ring(state, conn_channel(state, conn), conn)
+    else:
+        finish_if_drained(state, conn)
+    if conn.state != CLOSED and has_unsent(state, conn):
+        wait_for_room(state, conn)
     if state.is_over and conn.state == LIVE:
         end_over(state, conn)
     if conn.state != CLOSED and not conn.flags & BLOCKED and lacks_something(state, conn):
@@ -582,6 +711,8 @@ cdef inline void sweep(State* state, Channel* channel) noexcept nogil:
         conn = &state.conns[slots[channel.hand]]
         if channel.hand + 4 < channel.conns.count:
             prefetch(&state.conns[slots[channel.hand + 4]])
+            if state.sealed is not NULL:
+                prefetch(&state.sealed[slots[channel.hand + 4]])
         looks -= 1
         visit(state, conn)
         if conn.state == LIVE:

@@ -53,6 +53,7 @@ class Harness:
         self.door.listen(3, [self.listener.fileno()])
         self.door.start()
         self.notices: list[Any] = []
+        self.number = 0  # The door's number of the newest connection.
         self.open: list[socket.socket] = []
 
     def tcp(self) -> socket.socket:
@@ -86,14 +87,15 @@ class Harness:
 
     def server(self) -> socket.socket:
         """The server's end of the next connection."""
-        kind, fd, source, address, _ = self.notice()
+        kind, fd, source, address, _, number = self.notice()
         while kind == _door.KIND_FAILED:
-            kind, fd, source, address, _ = self.notice()
+            kind, fd, source, address, _, number = self.notice()
         assert (kind, source) == (_door.KIND_ACCEPTED, 3)
         assert address[0] == "127.0.0.1"
         sock = socket.socket(fileno=fd)
         sock.settimeout(DEADLINE_S)
         self.open.append(sock)
+        self.number = number
         return sock
 
     def connected(self, **more: Any) -> tuple[ssl.SSLSocket, socket.socket]:
@@ -301,7 +303,7 @@ def test_protocol_is_http_1_1_or_the_handshake_fails(make: Make) -> None:
     context.set_alpn_protocols(["h2"])
     with pytest.raises(ssl.SSLError, match=r"(?i)no.application.protocol"):
         harness.tls(context=context)
-    kind, fd, _, _, reason = harness.notice()
+    kind, fd, _, _, reason, _ = harness.notice()
     assert (kind, fd) == (_door.KIND_FAILED, -1)
     assert reason
 
@@ -346,7 +348,7 @@ def test_http_without_tls_is_given_to_the_server_as_it_is(make: Make) -> None:
     harness = make()
     client = harness.tcp()
     client.sendall(b"GET / HTTP/1.1\r\n")
-    kind, fd, source, address, _ = harness.notice()
+    kind, fd, source, address, *_ = harness.notice()
     assert (kind, source) == (_door.KIND_PLAIN, 3)
     assert address == client.getsockname()
     with socket.socket(fileno=fd) as server:
