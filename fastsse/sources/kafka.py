@@ -35,6 +35,8 @@ PROBE_EACH_S: Final = 2.0
 # messages a batch.
 COMMIT_EACH_S: Final = 0.2
 ASK_S: Final = 10.0
+# Why a commit that a rebalance crosses is refused.
+_REBALANCES: Final = ("ILLEGAL_GENERATION", "REBALANCE_IN_PROGRESS", "UNKNOWN_MEMBER_ID")
 # A UUID of zeros.
 _NO_ID: Final = "A" * 22
 
@@ -325,6 +327,8 @@ class KafkaSource:
 
     def _on_assign(self, consumer: Any, partitions: Sequence[Any]) -> None:
         self.rebalances += 1
+        if not partitions:
+            return  # It keeps those that it has.
         self._forget_producers()
         self._committed = self._places(consumer, partitions)
         log.info(
@@ -362,5 +366,14 @@ class KafkaSource:
         self._error_text = f"{error.str()} ({error.name()})"[:300]
 
     def _on_commit(self, error: Any, partitions: Sequence[Any]) -> None:
-        if error is not None:
+        if error is None or self._consumer is None:
+            return
+        # Another group generation began. What this member still has is committed again.
+        mine = {(one.topic, one.partition) for one in self._consumer.assignment()}
+        for one in partitions:
+            place = one.topic, one.partition
+            if place in mine:
+                again = self._kafka.TopicPartition(*place, one.offset)
+                self._uncommitted.setdefault(place, again)
+        if error.name() not in _REBALANCES:
             log.warning("Offsets can't be committed.", source=self._rule.name, why=error.str())

@@ -17,6 +17,10 @@ _DEFAULTS: Final = {
     # When that much is there the client fetches again after so long; a second (its default) is
     # longer than a log takes to read it.
     "fetch.queue.backoff.ms": 20,
+    # A node that was killed has its partitions for so long.
+    "session.timeout.ms": 10_000,
+    # While a group waits for such a node its other members go on reading what they keep.
+    "partition.assignment.strategy": "cooperative-sticky",
     "topic.metadata.refresh.interval.ms": 30_000,
     "allow.auto.create.topics": False,
     "reconnect.backoff.max.ms": 1_000,

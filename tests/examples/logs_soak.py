@@ -7,6 +7,7 @@ once, in one order.
 The nodes have the configuration of `examples/logs` and one Redis. A node is removed by SIGTERM and
 SIGKILL in turn. With FASTSSE_TEST_KAFKA (tests/sources/kraft.py) the broker is Apache Kafka and the
 agent is rsyslog, where it is installed; else both are those that the example has without them.
+Each minute a line to standard error says how far it is, and whether all is right until there.
 """
 
 import argparse
@@ -34,6 +35,9 @@ from tests.supervisor.service import Service
 
 _TOPIC = "logs/{service}/{level}"
 _NUMBER = re.compile(r'"n": ?(\d+)|n=(\d+)"')
+# The lines of a file are in order: the application writes to them in turn.
+_FILES = 3
+_REPORTS_EACH_S = 60.0
 # How long a node that was added reads before it is removed.
 _STAY_S = 5.0
 _QUIET_S = 60.0
@@ -57,6 +61,14 @@ class Viewer:
         self.gaps: list[str] = []
         self._listener = Listener(url, _TOPIC, last_event_id="earliest")
         self._reading = asyncio.create_task(self._read())
+
+    def holes(self) -> int:
+        """Lines that did not come although later ones of their file did."""
+        files = [self.times[at::_FILES].rstrip(b"\0") for at in range(_FILES)]
+        return sum(file.count(0) for file in files)
+
+    def doubled(self) -> int:
+        return len(self.times) - self.times.count(1) - self.times.count(0)
 
     async def close(self) -> None:
         self._reading.cancel()
@@ -130,6 +142,7 @@ async def _counted(
     plan: Plan, urls: Sequence[str], another: Callable[[], Any], start: Callable[[], None]
 ) -> dict[str, Any]:
     viewers = [Viewer(url, plan.lines) for url in urls]
+    reporting = asyncio.create_task(_report(viewers))
     try:
         start()
         begun_s = time.monotonic()
@@ -142,15 +155,24 @@ async def _counted(
             "nodes that came and went": changes,
             "once at each node": [one.times.count(1) for one in viewers],
             "missing": [one.times.count(0) for one in viewers],
-            "doubled": [plan.lines - one.times.count(1) - one.times.count(0) for one in viewers],
+            "doubled": [one.doubled() for one in viewers],
             "gaps": [one.gaps for one in viewers],
             "the same order": len({one.digest.digest() for one in viewers}) == 1,
             "messages that came again, and the log knew": repeats,
             "seconds": round(seconds, 1),
         }
     finally:
+        reporting.cancel()
         for viewer in viewers:
             await viewer.close()
+
+
+async def _report(viewers: list[Viewer]) -> None:
+    while True:
+        await asyncio.sleep(_REPORTS_EACH_S)
+        for one in viewers:
+            wrong = f"{one.holes()} missing, {one.doubled()} doubled, gaps {one.gaps}"
+            print(f"{one.seen} seen, {wrong}", file=sys.stderr, flush=True)
 
 
 async def _change_nodes(plan: Plan, viewers: list[Viewer], another: Callable[[], Any]) -> int:

@@ -12,6 +12,7 @@ import pytest
 from fastsse.config import Config, ConfigError
 from fastsse.errors import Unavailable
 from fastsse.server import Server
+from tests.auth.minting import SECRET, mint
 from tests.redis import cluster
 
 LIMIT = {"name": "many", "action": "alert", "count": 3, "publish": "alerts", "when": 'event == "x"'}
@@ -149,6 +150,44 @@ async def test_workers_count_together_and_alert_once(tmp_path: Any) -> None:
         (alert,) = await until_alerts(url, 1)
         assert alert["data"]["count"] == 10
         assert len(await page(url, "t")) == 12
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+async def test_topic_rules_hold_for_alerts_whatever_process_counts(
+    tmp_path: Any, workers: str
+) -> None:
+    """A rule makes alerts private, and another allows no event of their type."""
+    file = tmp_path / "fastsse.toml"
+    file.write_text(
+        '[[rules]]\nname = "hidden"\naction = "alert"\ncount = 2\npublish = "secret/a"\n'
+        '[[rules]]\nname = "odd"\naction = "alert"\ncount = 2\npublish = "odd"\n'
+        '[[topics]]\nmatch = "secret/*"\nprivate = true\n'
+        '[[topics]]\nmatch = "odd"\ntypes = ["other"]\n'
+    )
+    reader = mint({"mercure": {"subscribe": ["secret/a"]}}, key=SECRET).decode()
+    flags = ("--config", str(file), "--workers", workers, "--jwt-key", SECRET, "--anonymous")
+    async with cluster.process("memory", *flags) as url:
+        writer = mint({"mercure": {"publish": ["*"]}}, key=SECRET).decode()
+        token = {"Authorization": f"Bearer {writer}"}
+        async with httpx.AsyncClient(base_url=url, trust_env=False, timeout=20) as client:
+            for n in range(3):
+                answer = await client.post(
+                    "/events", params={"topic": "t"}, content=str(n), headers=token
+                )
+                assert answer.status_code == 200
+
+            async def seen(topic: str, headers: dict[str, str]) -> list[Any]:
+                asked = {"topic": topic, "last_event_id": "earliest", "wait": "0"}
+                answer = (await client.get("/events", params=asked, headers=headers)).json()
+                return [event["data"]["rule"] for event in answer["events"]]
+
+            async with asyncio.timeout(30):
+                while await seen("secret/a", {"Authorization": f"Bearer {reader}"}) != ["hidden"]:  # noqa: ASYNC110
+                    await asyncio.sleep(0.02)
+                while await metric(url, 'fastsse_rule_failures_total{rule="odd"}') != 1:  # noqa: ASYNC110
+                    await asyncio.sleep(0.02)
+            assert await seen("secret/a", {}) == []
+            assert await seen("odd", {}) == []
 
 
 def test_the_memory_of_an_alert_is_bounded() -> None:

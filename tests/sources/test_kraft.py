@@ -2,13 +2,17 @@
 
 import asyncio
 import pathlib
+import sys
+import time
 from collections.abc import Iterator
 from itertools import count
 from typing import Any
 
 import pytest
 
+from fastsse.config.sources import SourceRule
 from fastsse.sources import Sources
+from fastsse.sources.kafka_client import client_settings
 from tests.redis import cluster
 from tests.sources import kraft, tansu
 from tests.sources.flows import until_metric
@@ -193,6 +197,55 @@ async def test_rebalances_in_a_loop_lose_nothing_and_repeats_are_known(
         await until(lambda: len(found()) == sent, stays.states)
     # The log knows a message that comes again by its partition and offset.
     assert {int(text) for text in log.data} == set(range(sent))
+
+
+_MEMBER = """
+import sys
+from confluent_kafka import Consumer
+settings = dict(one.split("=", 1) for one in sys.argv[2:])
+member = Consumer(settings)
+member.subscribe([sys.argv[1]])
+while not member.assignment():
+    member.poll(0.1)
+print("has partitions", flush=True)
+while True:
+    member.poll(0.1)
+"""
+
+
+async def test_a_dead_member_and_a_new_one_do_not_stop_the_others(broker: kraft.Kafka) -> None:
+    """A member is killed and another comes before the group has noticed: what the first one keeps
+    is read on, although the group waits for the dead one."""
+    name, session_s = f"logs-{next(_NUMBERS)}", 25
+    tansu.make_topic(broker.servers, name, 6)
+    settings = {**SETTINGS, "session.timeout.ms": session_s * 1000}
+    mine = rule(broker, name, settings=settings)
+    log, sent = Log(), 60
+    tansu.produce(broker.servers, name, [(str(n), b"%d" % n) for n in range(sent)])
+    async with reading(mine, log):
+        # It is a member before the other comes.
+        await until(lambda: len(log.events) == sent)
+        given = client_settings(SourceRule.model_validate(mine), consumes=True)
+        texts_of = [f"{name}={str(value).lower()}" for name, value in given.items()]
+        member = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", _MEMBER, name, *texts_of, stdout=asyncio.subprocess.PIPE
+        )
+        assert member.stdout is not None
+        assert await member.stdout.readline() == b"has partitions\n"
+        member.kill()
+        await member.wait()
+        begun_s = time.monotonic()
+        async with reading(mine, log):
+            while time.monotonic() < begun_s + 5:
+                before = len(log.events)
+                tansu.produce(
+                    broker.servers, name, [(str(n), b"%d" % n) for n in range(sent, sent + 60)]
+                )
+                sent += 60
+                await until(lambda before=before: len(log.events) > before)  # type: ignore[misc]
+            assert time.monotonic() < begun_s + session_s - 5, "it waited for the dead member"
+            await until(lambda: len(set(log.data)) == sent)
+            assert time.monotonic() > begun_s + session_s - 5, "the dead one had no partition"
 
 
 async def test_a_message_of_50_mb_is_set_aside_and_the_next_is_read(
