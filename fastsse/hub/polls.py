@@ -66,7 +66,8 @@ Done = Callable[[PollPage | FastsseError], None]
 
 
 class _Waiting:
-    """One poll that waits."""
+    """One poll that waits. Without `done` it is answered, and without a group, which would stay in
+    memory until its deadline."""
 
     __slots__ = ("done", "group")
 
@@ -304,6 +305,7 @@ class Polls:
         polls, group.polls = group.polls, {}
         for poll in polls:
             done, poll.done = poll.done, None
+            del poll.group
             if done is not None:
                 self._give(done, outcome)
 
@@ -312,7 +314,7 @@ class Polls:
         if done is None:
             return
         group = poll.group
-        del group.polls[poll]
+        del poll.group, group.polls[poll]
         if not group.polls:
             self._forget(group)
         self._give(done, self._empty(group.channel, group.replay.after))

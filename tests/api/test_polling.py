@@ -197,6 +197,9 @@ async def test_polls_of_clients_that_are_gone_leave_nothing(server) -> None:
     await until(lambda: polls.waiting == 0)
     assert not polls._groups
     assert not len(server._worker._hub.channels)
+    # Their topics are not kept until the time at which they would have been answered.
+    kept = [poll for due in polls._deadlines.values() for poll in due]
+    assert not any(hasattr(poll, "group") for poll in kept)
 
 
 async def test_polls_that_ended_without_an_event_take_no_memory(ask, server) -> None:
