@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import click
 from bench.html.page import render
 from bench.peers.cases import CASES, Run
 from bench.peers.catalogue import PEERS
-from bench.peers.report import Outcome, as_json, as_markdown, notes
+from bench.peers.report import Outcome, as_markdown, notes, results_of
 from bench.report import write
 
 _PATH = re.compile(r" --json[ =]\S+")
@@ -50,9 +51,15 @@ def joined_peers(runs: Sequence[Mapping[str, Any]]) -> tuple[dict[str, Any], str
     most = max(len(one.samples) for one in outcomes.values())
     how = Run(**{**runs[0]["run"], "repeats": most})
     peers = {name: facts for run in runs for name, facts in run["peers"].items()}
-    whole = as_json(how, outcomes, (), environment["command"])
-    whole |= {"at": runs[0]["at"], "environment": environment, "peers": peers}
-    return {**whole, "notes": notes(how, outcomes, ())}, as_markdown(outcomes)
+    whole = {
+        **runs[0],
+        "environment": environment,
+        "run": asdict(how),
+        "peers": peers,
+        "results": results_of(outcomes),
+        "notes": notes(how, outcomes, ()),
+    }
+    return whole, as_markdown(outcomes)
 
 
 def _environment(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

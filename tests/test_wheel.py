@@ -1,5 +1,5 @@
-"""The wheel: built twice from the source distribution it is the same, it is portable, and it serves
-in an environment without a compiler."""
+"""The source distribution and the wheel: built twice they are the same. The wheel is portable, and
+serves in an environment without a compiler."""
 
 import hashlib
 import os
@@ -24,6 +24,14 @@ def build(source: Path, folder: Path) -> Path:
     return wheel
 
 
+def source_distribution(folder: Path) -> Path:
+    words = [sys.executable, "-m", "build", "--sdist", "--no-isolation", "-o", folder, ROOT]
+    variables = {**os.environ, "SOURCE_DATE_EPOCH": _TIME}
+    subprocess.run(words, check=True, capture_output=True, env=variables)
+    (found,) = folder.glob("*.tar.gz")
+    return found
+
+
 def unpacked(archive: Path, folder: Path) -> Path:
     with tarfile.open(archive) as opened:
         opened.extractall(folder, filter="data")
@@ -34,9 +42,9 @@ def unpacked(archive: Path, folder: Path) -> Path:
 @pytest.mark.timeout(900)
 def test_wheel_is_portable_the_same_twice_and_serves_without_a_compiler(tmp_path: Path) -> None:
     pytest.importorskip("auditwheel")
-    words = [sys.executable, "-m", "build", "--sdist", "--no-isolation", "-o", tmp_path, ROOT]
-    subprocess.run(words, check=True, capture_output=True)
-    (archive,) = tmp_path.glob("*.tar.gz")
+    archive = source_distribution(tmp_path / "sdist")
+    again = source_distribution(tmp_path / "again")
+    assert archive.read_bytes() == again.read_bytes()
     # One folder after the other: each has the same path, which the compiler may write down.
     wheels = []
     for name in ("first", "second"):

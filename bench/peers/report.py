@@ -151,23 +151,28 @@ def as_json(
             for name, peer in peers.items()
         },
         "left_out": {peer.name: peer.install for peer in left_out},
-        "results": [
-            {
-                "case": outcome.case.name,
-                "title": outcome.case.title,
-                "peer": outcome.peer.name,
-                "figures": {
-                    figure.name: {
-                        "unit": figure.unit,
-                        "median": outcome.median(figure.name) if outcome.samples else None,
-                        "x_ours": ratio(outcome, figure.name, outcomes),
-                    }
-                    for figure in outcome.case.figures
-                },
-                "samples": outcome.samples,
-                "failures": outcome.failures,
-            }
-            for outcome in outcomes.values()
-        ],
+        "results": results_of(outcomes),
         "notes": notes(run, outcomes, left_out),
     }
+
+
+def results_of(outcomes: Outcomes) -> list[dict[str, object]]:
+    """Samples and medians of each case and peer."""
+    return [
+        {
+            "case": outcome.case.name,
+            "title": outcome.case.title,
+            "peer": outcome.peer.name,
+            "figures": {
+                figure.name: {
+                    "unit": figure.unit,
+                    "median": outcome.median(figure.name) if outcome.samples else None,
+                    "x_ours": ratio(outcome, figure.name, outcomes),
+                }
+                for figure in outcome.case.figures
+            },
+            "samples": outcome.samples,
+            "failures": outcome.failures,
+        }
+        for outcome in outcomes.values()
+    ]

@@ -2,7 +2,9 @@
 
 import asyncio
 import os
+import ssl
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -27,6 +29,7 @@ from tests.auth.minting import (
     rsa_key,
 )
 from tests.auth.named_tokens import headers, signed
+from tests.certificates import issue
 
 
 class Issuer:
@@ -335,3 +338,29 @@ async def test_an_unreachable_address_is_reported_without_its_secrets(
     written = "".join(capsys.readouterr()) + caplog.text
     assert "s3cret" not in written
     guard.close()
+
+
+async def test_a_set_over_tls_is_read_from_a_trusted_server_of_its_name_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    certificate, key = issue(tmp_path, "localhost")
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(certificate, key)
+    made = Issuer()
+    server = await asyncio.start_server(made.serve, "127.0.0.1", 0, ssl=context)
+    port = server.sockets[0].getsockname()[1]
+
+    async def read(host: str) -> Rights | FastsseError | None:
+        guard = make_guard(Config(jwks_url=f"https://{host}:{port}/keys"), control())
+        assert guard is not None
+        try:
+            return await outcome(guard, signed("first"))
+        finally:
+            guard.close()
+
+    assert isinstance(await read("localhost"), Unavailable)
+    assert made.requests == []
+    monkeypatch.setenv("SSL_CERT_FILE", certificate)
+    assert isinstance(await read("localhost"), Rights)
+    assert isinstance(await read("127.0.0.1"), Unavailable), "the certificate has another name"
+    server.close()

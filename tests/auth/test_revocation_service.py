@@ -1,0 +1,202 @@
+"""A revocation is answered when every worker that verifies tokens has confirmed it."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import orjson
+import pytest
+
+from fastsse.auth import revocations
+from fastsse.auth.claims import TIME_S_MAX
+from fastsse.auth.revocations import Revocation, RevocationService
+from fastsse.errors import BadRequest
+
+NOW_S = 1_000_000.0
+DONE, NOT_DONE = b"+", b"-"
+
+
+def revocation(number: int, expires: float = NOW_S + 100) -> Revocation:
+    return Revocation(f"t{number}", None, None, expires)
+
+
+class Store:
+    """As a store that other nodes write to as well."""
+
+    def __init__(self, *kept: Revocation) -> None:
+        self.kept = {one.name: one.pack() for one in kept}
+        self.listeners: list[Callable[[str, bytes], None]] = []
+
+    def items(self) -> Any:
+        return self.kept.items()
+
+    def put(self, name: str, packed: bytes | None) -> None:
+        if packed is None:
+            del self.kept[name]
+        else:
+            self.kept[name] = packed
+
+    def listen(self, prefix: str, on_put: Callable[[str, bytes], None]) -> None:
+        assert prefix == ""
+        self.listeners.append(on_put)
+
+
+class Service:
+    """The service of a node, and what it has sent and answered."""
+
+    def __init__(self, *kept: Revocation) -> None:
+        self.sent: list[bytes] = []
+        self.answers: list[bytes] = []
+        self.now_s = NOW_S
+        self.store: Any = Store(*kept)
+        self.it = RevocationService(
+            lambda packed: self.sent.append(bytes(packed)),
+            self.store,
+            lambda *event: None,  # type: ignore[arg-type, return-value]
+            lambda: self.now_s,
+        )
+
+    def page(self, worker: int, after: str = "") -> tuple[str, list[Revocation]]:
+        found: list[bytes] = []
+        self.it.on_request(worker, b"?" + after.encode(), found.append)
+        more, members = orjson.loads(found[0])
+        return more, [Revocation(*each) for each in members]
+
+    def revoke(self, worker: int, one: Revocation) -> None:
+        self.it.on_request(worker, one.pack(), self.answers.append)
+
+    def confirm(self, worker: int, one: Revocation) -> None:
+        self.it.on_message(worker, one.name.encode())
+
+
+async def test_it_is_answered_when_the_last_worker_has_confirmed() -> None:
+    service, one = Service(), revocation(1)
+    service.page(1)
+    service.page(2)
+    service.revoke(3, one)  # A worker that revokes verifies too.
+    assert service.sent == [one.pack()]
+    for worker in (1, 2):
+        service.confirm(worker, one)
+        service.confirm(worker, revocation(9))
+        assert service.answers == []
+    service.confirm(3, one)
+    assert service.answers == [DONE]
+    service.confirm(3, one)
+    assert service.answers == [DONE]
+    assert service.it._unconfirmed == {}
+
+
+async def test_a_worker_that_has_gone_is_not_waited_for() -> None:
+    service, one, other = Service(), revocation(1), revocation(2)
+    service.page(1)
+    service.page(2)
+    service.revoke(1, one)
+    service.confirm(1, one)
+    assert service.answers == []
+    service.it.on_worker_gone(2)
+    assert service.answers == [DONE]
+    service.revoke(1, other)
+    service.confirm(1, other)
+    assert service.answers == [DONE, DONE]
+
+
+async def test_a_worker_that_does_not_confirm_in_time_is_an_answer_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(revocations, "CONFIRM_S", 0.01)
+    service, one = Service(), revocation(1)
+    service.page(1)
+    service.revoke(1, one)
+    async with asyncio.timeout(30):
+        while not service.answers:  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
+    assert service.answers == [NOT_DONE]
+    service.confirm(1, one)
+    assert service.answers == [NOT_DONE]
+    assert service.page(1)[1] == [one], "it holds all the same"
+
+
+async def test_each_request_is_answered_once_and_its_timer_ends(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(revocations, "CONFIRM_S", 0.05)
+    service, one = Service(), revocation(1)
+    service.page(1)
+    service.revoke(1, one)
+    service.revoke(1, one)
+    assert len(service.it._unconfirmed[one.name]) == 2
+    service.confirm(1, one)
+    assert service.answers == [DONE, DONE]
+    await asyncio.sleep(0.1)
+    assert service.answers == [DONE, DONE]
+
+
+def test_what_another_node_has_stored_is_sent_to_the_workers() -> None:
+    kept, other = revocation(1), revocation(2)
+    service = Service(kept)
+    (on_put,) = service.store.listeners
+    on_put(other.name, other.pack())
+    assert service.sent == [other.pack()]
+    on_put("x", b"no revocation")
+    on_put("x", b"[1]")
+    assert service.sent == [other.pack()]
+    assert sorted(service.page(1)[1]) == sorted([kept, other])
+
+
+@pytest.mark.parametrize("count", [1, 249, 250, 251, 500])
+def test_pages_end_with_the_last_revocation(count: int) -> None:
+    all_of_them = [revocation(number) for number in range(count)]
+    service = Service(*all_of_them)
+    found, after, pages = [], "", 0
+    while True:
+        after, page = service.page(1, after)
+        found += page
+        pages += 1
+        if not after:
+            break
+    assert sorted(found) == sorted(all_of_them)
+    assert pages == -(-count // 250)
+
+
+def test_a_revocation_ends_with_its_second_and_leaves_the_store() -> None:
+    service = Service(revocation(1, NOW_S + 1), revocation(2, NOW_S + 2))
+    service.now_s = NOW_S + 1
+    assert service.page(1)[1] == [revocation(2, NOW_S + 2)]
+    assert len(service.store.kept) == 1
+
+
+async def test_room_for_a_new_one_is_made_by_what_has_ended(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(revocations, "REVOCATIONS_MAX", 2)
+    service = Service(revocation(1, NOW_S), revocation(2))
+    service.it.on_worker_gone(1)
+    service.revoke(1, revocation(3))
+    service.confirm(1, revocation(3))
+    assert service.answers == [DONE]
+    service.revoke(1, revocation(4))
+    assert service.answers == [DONE, NOT_DONE]
+    service.revoke(1, revocation(3, NOW_S + 200))
+    service.confirm(1, revocation(3))
+    assert service.answers == [DONE, NOT_DONE, DONE], "one that is there needs no room"
+    assert revocation(3, NOW_S + 200) in service.page(1)[1]
+
+
+@pytest.mark.parametrize("value", [0.5, 1, TIME_S_MAX])
+def test_times_are_taken_up_to_their_bounds(value: float) -> None:
+    body = orjson.dumps({"issued_before": value, "expires": value})
+    assert Revocation.of_json(body)[2:] == (value, value)
+
+
+@pytest.mark.parametrize("value", [0, -1, TIME_S_MAX + 1, True, "1"])
+def test_a_time_out_of_bounds_is_refused(value: Any) -> None:
+    with pytest.raises(BadRequest, match="unix seconds"):
+        Revocation.of_json(orjson.dumps({"issued_before": value}))
+
+
+def test_texts_are_taken_up_to_1024_bytes() -> None:
+    most = "é" * 512
+    assert Revocation.of_json(orjson.dumps({"jti": most})).jti == most
+    for text in ("", most + "x"):
+        with pytest.raises(BadRequest, match="1 to 1024 bytes"):
+            Revocation.of_json(orjson.dumps({"sub": text}))
