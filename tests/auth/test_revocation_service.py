@@ -9,8 +9,8 @@ import pytest
 
 from fastsse.auth import revocations
 from fastsse.auth.claims import TIME_S_MAX
-from fastsse.auth.revocations import Revocation, RevocationService
-from fastsse.errors import BadRequest
+from fastsse.auth.revocations import Revocation, Revocations, RevocationService
+from fastsse.errors import BadRequest, FastsseError, Unavailable
 
 NOW_S = 1_000_000.0
 DONE, NOT_DONE = b"+", b"-"
@@ -200,3 +200,100 @@ def test_texts_are_taken_up_to_1024_bytes() -> None:
     for text in ("", most + "x"):
         with pytest.raises(BadRequest, match="1 to 1024 bytes"):
             Revocation.of_json(orjson.dumps({"sub": text}))
+
+
+# --- The side of a worker
+
+
+class Control:
+    """A control client whose questions a test answers."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[bytes, Callable[[Any], None]]] = []
+        self.notified: list[bytes] = []
+        self.on_back: list[Callable[[], None]] = []
+
+    def ask(self, subject: str, message: bytes, answered: Callable[[Any], None]) -> None:
+        assert subject == "revocations"
+        self.asked.append((bytes(message), answered))
+
+    def listen(self, subject: str, on_broadcast: Callable[[bytes], None]) -> None:
+        self.broadcast = on_broadcast
+
+    def notify(self, subject: str, message: bytes) -> None:
+        self.notified.append(message)
+
+    def answer(self, *page: Revocation, more: str = "") -> bytes:
+        message, answered = self.asked.pop(0)
+        answered(orjson.dumps([more, [[*one] for one in page]]))
+        return message
+
+
+def worker_of(control: Any) -> Revocations:
+    return Revocations(control, lambda: NOW_S)
+
+
+def test_nothing_is_known_before_the_last_page() -> None:
+    control = Control()
+    worker = worker_of(control)
+    assert not worker.known
+    assert worker.generation == 0
+    assert control.answer(revocation(1), more="a") == b"?"
+    assert not worker.known
+    assert control.answer(revocation(2)) == b"?a"
+    assert worker.known
+    assert worker.generation == 2
+    assert control.asked == [], "what is listed is not sent back"
+
+
+def test_a_request_for_the_revocations_is_answered_once() -> None:
+    control, answers = Control(), list[FastsseError | None]()
+    worker = worker_of(control)
+    worker.learn(answers.append)
+    control.asked.pop(0)
+    _, answered = control.asked.pop(0)
+    answered(Unavailable("bus", 9))
+    (refused,) = answers
+    assert isinstance(refused, Unavailable)
+    assert refused.retry_after_s == 1
+    assert not worker.known
+    worker.learn(answers.append)
+    control.answer(more="a")
+    control.answer()
+    assert answers == [refused, None]
+
+
+def test_a_service_that_has_lost_revocations_receives_them_again() -> None:
+    control = Control()
+    worker = worker_of(control)
+    control.answer(*(revocation(number) for number in (1, 2, 3)))
+    (back,) = control.on_back
+    back()
+    control.answer(revocation(2))
+    assert [message for message, _ in control.asked] == [revocation(n).pack() for n in (1, 3)]
+    assert worker.generation == 3
+
+
+@pytest.mark.parametrize("answer", [NOT_DONE, Unavailable("bus", 9)])
+def test_a_revocation_that_is_not_confirmed_is_reported(answer: object) -> None:
+    control, answers = Control(), list[FastsseError | None]()
+    worker = worker_of(control)
+    control.asked.clear()
+    worker.revoke(revocation(1), answers.append)
+    worker.revoke(revocation(2), answers.append)
+    control.asked.pop(0)[1](DONE)
+    control.asked.pop(0)[1](answer)
+    assert answers[0] is None
+    assert isinstance(answers[1], Unavailable)
+    assert answers[1].retry_after_s == 1
+
+
+def test_a_broadcast_is_confirmed_by_its_name() -> None:
+    control = Control()
+    worker = worker_of(control)
+    control.broadcast(revocation(1).pack())
+    assert control.notified == [revocation(1).name.encode()]
+    assert worker.generation == 1
+    control.broadcast(revocation(1).pack())
+    assert len(control.notified) == 2, "a repeat is confirmed too"
+    assert worker.generation == 1
