@@ -235,6 +235,7 @@ async def test_one_more_than_may_wait_is_refused_at_once(
     assert waits.answers == []
     waits.on(keys)
     assert isinstance(waits.answers[0], Unavailable)
+    assert waits.answers[0].retry_after_s == 1
     await fetched(keys)
     assert waits.answers[1:] == [None, None]
     keys.close()
@@ -297,7 +298,8 @@ async def test_a_fetch_begins_a_pause_after_the_one_before(
     assert keys._timer is due
     keys.close()
     assert due.cancelled()
-    assert [type(answer) for answer in waits.answers] == [Unavailable, Unavailable]
+    refused = [answer for answer in waits.answers if isinstance(answer, Unavailable)]
+    assert [answer.retry_after_s for answer in refused] == [1, 1]
 
 
 async def test_after_a_fetch_that_failed_the_next_is_in_half_a_minute(

@@ -297,3 +297,29 @@ def test_a_broadcast_is_confirmed_by_its_name() -> None:
     control.broadcast(revocation(1).pack())
     assert len(control.notified) == 2, "a repeat is confirmed too"
     assert worker.generation == 1
+
+
+def test_a_revocation_of_more_tokens_takes_the_place_of_one_of_fewer() -> None:
+    control = Control()
+    worker = worker_of(control)
+    early, late = (Revocation(None, "me", before, NOW_S + 100) for before in (100.0, 200.0))
+    short = Revocation(None, "me", 300.0, NOW_S + 1)
+    for one in (early, late, short):
+        control.broadcast(one.pack())
+    assert worker._by_subject["me"] == [late, short], "the short one ends before the late one"
+    whole = Revocation(None, "me", None, NOW_S + 100)
+    control.broadcast(whole.pack())
+    assert worker._by_subject["me"] == [whole]
+
+
+def test_ended_revocations_leave_after_so_many_new_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(revocations, "_ADDED_UNTIL_TIDY", 3)
+    control: Any = Control()
+    clock = [NOW_S]
+    worker = Revocations(control, lambda: clock[0])
+    control.broadcast(revocation(1, NOW_S + 1).pack())
+    clock[0] += 1
+    control.broadcast(revocation(2).pack())
+    assert list(worker._by_token) == ["t1", "t2"]
+    control.broadcast(revocation(3).pack())
+    assert list(worker._by_token) == ["t2", "t3"]
