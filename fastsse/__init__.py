@@ -58,8 +58,11 @@ def __getattr__(name: str) -> Any:
     if home is None:
         raise AttributeError(f"module 'fastsse' has no attribute {name!r}")
     try:
-        return getattr(importlib.import_module(home), name)
+        value = getattr(importlib.import_module(home), name)
     except ModuleNotFoundError as error:
         if error.name is None or not error.name.startswith("fastsse."):
             raise
         raise ImportError(f"fastsse.{name} needs the package fastsse, not fastsse-client") from None
+    # From now on it is found without a call.
+    globals()[name] = value
+    return value

@@ -49,7 +49,8 @@ async def rights_of(authorize: Authorize, scope: Scope) -> Rights:
     """The rights of a client. Raises Forbidden, Problem, or what `authorize` raises."""
     try:
         answer = authorize(scope)
-        if inspect.isawaitable(answer):
+        # Nearly all answers are grants, and the other question is a slow one.
+        if not isinstance(answer, Grants) and inspect.isawaitable(answer):
             answer = await answer
     except FastsseError:
         raise

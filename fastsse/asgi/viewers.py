@@ -1,7 +1,6 @@
 """How many streams of this process follow a topic, and when there is none."""
 
 import asyncio
-from collections import Counter
 from collections.abc import Iterable
 
 __all__ = ["Viewers"]
@@ -11,20 +10,21 @@ class Viewers:
     """Counts open streams by what they ask for. Loop thread only."""
 
     def __init__(self) -> None:
-        self._counts: Counter[str] = Counter()
+        self._counts: dict[str, int] = {}
         self._changed = asyncio.Event()
 
     def opened(self, selectors: Iterable[str]) -> None:
         """A stream with these selectors opened."""
-        self._counts.update(selectors)
+        for selector in selectors:
+            self._counts[selector] = self._counts.get(selector, 0) + 1
         self._changed.set()
 
     def closed(self, selectors: Iterable[str]) -> None:
         """It has ended."""
-        self._counts.subtract(selectors)
         for selector in selectors:
-            if self._counts[selector] <= 0:
-                del self._counts[selector]
+            left = self._counts.pop(selector, 0) - 1
+            if left > 0:
+                self._counts[selector] = left
         self._changed.set()
 
     def count(self, topic: str) -> int:

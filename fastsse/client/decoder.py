@@ -150,11 +150,13 @@ def _usual_events(text: str, last_event_id: str) -> list[ReceivedEvent]:
         if len(first) > _LONG_CHARS:
             if (columns := _columns(text, names)) is not None:
                 return _of_columns(columns, last_event_id)
-        # Where blocks differ, the count of their lines nearly always says so.
-        elif text.count("\n") == text.count("\n\n") * (len(names) + 1):
-            found = _FORMS[names].findall(text)
-            if text.count("\n") == len(found) * (len(names) + 1):
-                return _of_values(names, found, last_event_id)
+        else:
+            line_count, width = text.count("\n"), len(names) + 1
+            # Where blocks differ, this often says so before a search.
+            if line_count % width == 0:
+                found = _FORMS[names].findall(text)
+                if line_count == len(found) * width:
+                    return _of_values(names, found, last_event_id)
     found = _BLOCK.findall(text)
     if len(found) != text.count("\n\n"):
         return []
