@@ -75,8 +75,8 @@ def tails(server: Running, count: int) -> str:
     """Latency of live tails."""
     found = tail(server, count, 50, 6)
     return (
-        f"{count} tails: {found.delivered} of {found.expected}, p50 {found.p50_ms:.1f} ms, "
-        f"p99 {found.p99_ms:.1f} ms, {found.cpu_us:.2f} µs CPU a delivery, "
+        f"{count} tails: {found.delivered} of {found.expected}, p50 {found.at(0.5):.1f} ms, "
+        f"p99 {found.at(0.99):.1f} ms, {found.cpu_us:.2f} µs CPU a delivery, "
         f"{found.tail_bytes:.0f} B an idle tail"
     )
 

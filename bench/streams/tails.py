@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import selectors
 import time
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from bench.streams.servers import Running
@@ -14,15 +15,22 @@ _STAMP = re.compile(rb"t=(\d+);")
 
 
 class Tailed(NamedTuple):
-    """Delivered of expected, latencies in ms, CPU of the server in µs for each delivery, and memory
-    in bytes for each tail."""
+    """How late each delivery was in ms, in order, and how many were expected; CPU of the server in
+    µs for each delivery, and memory in bytes for each tail."""
 
-    delivered: int
+    late_ms: Sequence[float]
     expected: int
-    p50_ms: float
-    p99_ms: float
     cpu_us: float
     tail_bytes: float
+
+    @property
+    def delivered(self) -> int:
+        """Deliveries."""
+        return len(self.late_ms)
+
+    def at(self, part: float) -> float:
+        """The latency that such a part of the deliveries does not exceed."""
+        return self.late_ms[int(len(self.late_ms) * part)]
 
 
 def tail(server: Running, count: int, rate: int, seconds: float) -> Tailed:
@@ -56,8 +64,7 @@ def tail(server: Running, count: int, rate: int, seconds: float) -> Tailed:
     late.sort()
     if not late:
         raise RuntimeError("nothing was delivered")
-    p50, p99 = late[len(late) // 2], late[len(late) * 99 // 100]
-    return Tailed(len(late), sent * count, p50, p99, used_us / len(late), tail_bytes)
+    return Tailed(late, sent * count, used_us / len(late), tail_bytes)
 
 
 def _read(poll: selectors.BaseSelector, until: float) -> list[float]:
