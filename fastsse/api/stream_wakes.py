@@ -151,9 +151,14 @@ def _read_body(request: Request) -> object:
     if len(request.body) > _BODY_BYTES_MAX:
         raise Problem(413, f"The body must be at most {_BODY_BYTES_MAX} bytes.")
     try:
-        return orjson.loads(bytes(request.body))
+        body = orjson.loads(bytes(request.body))
     except orjson.JSONDecodeError:
         raise BadRequest("body", "must be JSON") from None
+    try:
+        orjson.dumps([body])  # As part of a message to the service.
+    except TypeError:
+        raise BadRequest("body", "is nested too deep") from None
+    return body
 
 
 def _token(request: Request) -> str:

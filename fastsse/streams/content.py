@@ -57,7 +57,10 @@ def messages_of(body: bytes) -> list[bytes]:
         return [body.strip().replace(b"\r", b" ")]
     if len(value) == 1 and body[:1] == b"[":
         return [body.strip()[1:-1].strip().replace(b"\r", b" ")]
-    return [message.encode().replace(b"\r", b" ") for message in _elements(body.decode())]
+    try:
+        return [message.encode().replace(b"\r", b" ") for message in _elements(body.decode())]
+    except RecursionError:
+        raise InvalidEvent("body", "is nested too deep") from None
 
 
 def _elements(text: str) -> Iterator[str]:

@@ -171,3 +171,16 @@ async def test_what_is_closed_or_reserved_takes_nothing(ask) -> None:
         for method in ("PUT", "POST", "GET", "DELETE"):
             sent = b"x" if method[0] == "P" else None
             assert (await ask(method, path, TEXT, body=sent)).status == 404
+
+
+async def test_json_that_is_nested_too_deep_is_refused(ask) -> None:
+    deep = b"[" * 1000 + b"]" * 1000
+    two = b"[%b,1]" % deep
+    assert (await ask("PUT", "/streams/deep", JSON, body=two)).status == 400
+    assert (await ask("PUT", "/streams/s", JSON)).status == 201
+    assert (await ask("POST", "/streams/s", JSON, body=two)).status == 400
+    wake = "Authorization: Bearer any"
+    for method, rest in (("PUT", ""), ("POST", "/claim"), ("POST", "/streams"), ("POST", "/ack")):
+        path = f"/streams/__ds/subscriptions/q{rest}"
+        answer = await ask(method, path, JSON, wake, body=deep)
+        assert (answer.status, answer.field) == (400, "body")
