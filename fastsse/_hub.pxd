@@ -117,7 +117,7 @@ cdef class HistoryLog:
     cdef int age(self, Frame frame, owners, int64_t age_ms) except -1
     cdef int evict_first(self, Topic topic) except -1
     cdef int forget(self, Frame frame) except -1
-    cpdef int64_t tick(self) noexcept
+    cdef int64_t next_tick(self) noexcept
     cdef int note_newest_gone(self, Place place) except -1
     cpdef object index(self, bytes own_id, position)
     cpdef object keep_extras(self, position, extras)

@@ -6,6 +6,7 @@ Over 400 lines: an append, its eviction and its delivery touch the same fields i
 """
 
 cimport cython
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cpython.dict cimport PyDict_GetItem
 from cpython.mem cimport PyMem_Free, PyMem_Realloc
 from libc.stdint cimport int64_t, uint32_t
@@ -375,6 +376,13 @@ cdef bint all_evicted(tuple owners, Place place) noexcept:
 
 # -- history --------------------------------------------------------------------------------------
 
+cdef inline bint is_padded(bytes own_id) noexcept:
+    """Whether an id may have blanks around it."""
+    cdef Py_ssize_t size = PyBytes_GET_SIZE(own_id)
+    cdef const char* text = PyBytes_AS_STRING(own_id)
+    return size == 0 or text[0] <= c' ' or text[size - 1] <= c' '
+
+
 cdef class HistoryLog:
     def __init__(self, topics, int64_t total_bytes, start):
         set_place(&self.head_place, start)
@@ -683,7 +691,7 @@ cdef class HistoryLog:
             self.evict_first(topic)
         if not topic.has_evicted(through):
             topic.evicted = through
-            topic.evicted_at = self.tick()
+            topic.evicted_at = self.next_tick()
 
     cdef int evict_first(self, Topic topic) except -1:
         """Has a topic evict its oldest event, and forgets that when no other topic keeps it."""
@@ -692,7 +700,7 @@ cdef class HistoryLog:
         if topic.is_exempt:
             self.exempt_bytes -= cost_of(frame)
         topic.evicted = place_of(frame)
-        topic.evicted_at = self.tick()
+        topic.evicted_at = self.next_tick()
         topic.rule.evicted_events += 1
         if log.start == len(log.frames):
             topic.log = None
@@ -735,10 +743,13 @@ cdef class HistoryLog:
                 return False
         return True
 
-    cpdef int64_t tick(self) noexcept:
-        """The clock's reading for an eviction."""
+    cdef int64_t next_tick(self) noexcept:
         self.clock += 1
         return self.clock
+
+    def tick(self):
+        """The clock's reading for an eviction."""
+        return self.next_tick()
 
     def note_gone(self, position):
         """Events up to a place left all their topics with the clock's last reading."""
@@ -758,7 +769,9 @@ cdef class HistoryLog:
 
     cpdef object index(self, bytes own_id, position):
         """Has an own id find its event; the first of an id stays."""
-        came_back = as_header_value(own_id)
+        came_back = own_id
+        if is_padded(own_id):
+            came_back = as_header_value(own_id)
         if came_back not in self.position_of:
             self.position_of[came_back] = position
             self.own_id_at[position] = came_back
