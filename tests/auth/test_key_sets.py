@@ -364,3 +364,30 @@ async def test_a_set_over_tls_is_read_from_a_trusted_server_of_its_name_only(
     assert isinstance(await read("localhost"), Rights)
     assert isinstance(await read("127.0.0.1"), Unavailable), "the certificate has another name"
     server.close()
+
+
+@pytest.mark.parametrize("more", [0, 1])
+async def test_a_set_that_never_ends_is_read_up_to_its_bound(more: int) -> None:
+    """The rest is not waited for."""
+    gone = asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % (most + 1000 * more))
+        writer.write(b" " * (most + more))
+        await reader.read()
+        gone.set()
+        writer.close()
+
+    most = jwks.KEY_SET_BYTES_MAX
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    keys = FetchedKeySet(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/", ["RS256"])
+    fetch = asyncio.wait_for(keys._fetch(), 30)
+    if more:
+        with pytest.raises(ValueError, match="larger than 1 MiB"):
+            await fetch
+    else:
+        assert len(await fetch) == most
+    await asyncio.wait_for(gone.wait(), 30)
+    keys.close()
+    server.close()

@@ -312,6 +312,43 @@ def test_a_revocation_of_more_tokens_takes_the_place_of_one_of_fewer() -> None:
     assert worker._by_subject["me"] == [whole]
 
 
+@pytest.mark.parametrize(
+    ("new", "old", "outdone"),
+    [
+        ((None, "me", None, 2.0), (None, "me", None, 2.0), True),
+        ((None, "me", None, 2.0), (None, "me", 5.0, 1.0), True),
+        ((None, "me", 5.0, 2.0), (None, "me", 5.0, 2.0), True),
+        ((None, "me", 6.0, 2.0), (None, "me", 5.0, 2.0), True),
+        ((None, "me", 5.0, 2.0), (None, "me", 6.0, 2.0), False),
+        ((None, "me", 5.0, 2.0), (None, "me", None, 2.0), False),
+        ((None, "me", None, 1.0), (None, "me", None, 2.0), False),
+        ((None, "me", None, 2.0), (None, "you", None, 2.0), False),
+        (("7", "me", None, 2.0), ("7", None, None, 2.0), False),
+    ],
+)
+def test_a_revocation_outdoes_those_of_the_same_that_end_no_later(
+    new: Any, old: Any, outdone: bool
+) -> None:
+    assert revocations._outdoes(Revocation(*new), Revocation(*old)) is outdone
+
+
+def test_a_revocation_of_any_place_leaves_in_its_last_second() -> None:
+    control: Any = Control()
+    clock = [NOW_S]
+    worker = Revocations(control, lambda: clock[0])
+    for ends in (NOW_S + 1, NOW_S + 2):
+        for what in (("7", None, 9.0), (None, "me", 9.0), (None, None, 9.0)):
+            control.broadcast(Revocation(*what, ends).pack())
+            control.broadcast(Revocation(*what[:2], 8.0 - ends + NOW_S, ends).pack())
+    clock[0] += 1
+    worker.forget_ended()
+    places = (worker._by_token["7"], worker._by_subject["me"], worker._by_time)
+    assert all({one.expires for one in place} == {NOW_S + 2} for place in places)
+    clock[0] += 1
+    worker.forget_ended()
+    assert (worker._by_token, worker._by_subject, worker._by_time) == ({}, {}, [])
+
+
 def test_ended_revocations_leave_after_so_many_new_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(revocations, "_ADDED_UNTIL_TIDY", 3)
     control: Any = Control()
