@@ -1,6 +1,7 @@
 """`python -m bench.tls`: what TLS of the server costs, next to a proxy in front.
 
-    deliver     CPU a delivery and latency: without TLS, TLS of the server, TLS of each proxy
+    deliver     CPU a delivery and latency: without TLS, TLS of the server (OpenSSL's records, and
+                native: `tls_records = native`), TLS of each proxy
     handshakes  CPU of a handshake, full and resumed, for keys of both kinds; full in each proxy
     busy        latency of events, with and without handshakes at a fixed rate meanwhile
     memory      bytes a stream of the server, and of each proxy with it
@@ -41,17 +42,22 @@ Sample = dict[str, float]
 
 
 class Site:
-    """Two servers, without TLS and with it, and the files of the certificate."""
+    """Three servers, without TLS and with it in two ways, and the files of the certificate."""
 
-    def __init__(self, folder: Path, plain: Server, secure: Server) -> None:
+    def __init__(self, folder: Path, plain: Server, secure: Server, native: Server) -> None:
         self.folder = folder
         self.plain = plain
         self.secure = secure
+        self.native = native
         self.authority = folder / "cert.pem"
 
     @staticmethod
     def port_of(server: Server) -> int:
         return urlsplit(server.url).port or 0
+
+    def server_of(self, name: str) -> Server:
+        """The server that is measured; behind a proxy the one without TLS."""
+        return {"server": self.secure, "native": self.native}.get(name, self.plain)
 
     def connect(self, server: Server) -> http.client.HTTPConnection:
         """For publishes."""
@@ -86,7 +92,8 @@ def site(key: str = "EC P-256") -> Iterator[Site]:
         files = ["--tls-cert", str(folder / "cert.pem"), "--tls-key", str(folder / "key.pem")]
         plain = stack.enter_context(Server(options=hosts))
         secure = stack.enter_context(Server(options=[*hosts, *files]))
-        yield Site(folder, plain, secure)
+        native = stack.enter_context(Server(options=[*hosts, *files, "--tls-records", "native"]))
+        yield Site(folder, plain, secure, native)
 
 
 def thread_us(server: Server, name: str = "") -> float:
@@ -101,7 +108,7 @@ def thread_us(server: Server, name: str = "") -> float:
 
 def deliver(here: Site, name: str, streams: int, rate: float, seconds: float) -> Sample:
     """One run: the streams opened, the events sent, all read."""
-    server = here.secure if name == "server" else here.plain
+    server = here.server_of(name)
     with ExitStack() as stack:
         node = f"127.0.0.1:{here.port_of(server)}"
         proxy = None
@@ -201,7 +208,7 @@ def busy(here: Site, name: str, streams: int, rate: float, seconds: float) -> Sa
 
 def memory(here: Site, name: str, streams: int) -> Sample:
     """Growth of the user space of the server and the proxy by open streams."""
-    server = here.secure if name == "server" else here.plain
+    server = here.server_of(name)
     context = ssl.create_default_context(cafile=str(here.authority))
     head = f"GET /events?topic=idle HTTP/1.1\r\nHost: {DOMAIN}\r\n\r\n".encode()
     with ExitStack() as stack:
@@ -251,8 +258,8 @@ def main() -> None:
 
 
 def _names() -> list[str]:
-    """What is compared: no TLS, the server's, and each proxy that is installed."""
-    return ["none", "server", *(name for name in PROXIES if program(name))]
+    """What is compared: no TLS, the server's in both ways, and each proxy that is installed."""
+    return ["none", "server", "native", *(name for name in PROXIES if program(name))]
 
 
 @main.command("deliver")
@@ -260,7 +267,7 @@ def _names() -> list[str]:
 @click.option("--streams", default=200, show_default=True, type=click.IntRange(1, 300))
 @click.option("--rate", default=25.0, show_default=True, help="Events a second.")
 @click.option("--seconds", default=1.0, show_default=True, help="Of each run.")
-@click.option("--only", multiple=True, help="Only these of none, server, nginx, haproxy, caddy.")
+@click.option("--only", multiple=True, help="Only these of the first column.")
 def deliver_command(
     count: int, streams: int, rate: float, seconds: float, only: tuple[str, ...]
 ) -> None:
@@ -281,7 +288,7 @@ def handshakes_command(count: int, connections: int) -> None:
     for key in _KEYS:
         click.echo(key)
         with site(key) as here:
-            names = ["full", "resumed", *_names()[2:]]
+            names = ["full", "resumed", *_names()[3:]]
             rounds(count, names, lambda name: handshakes(here, name, connections))
 
 
@@ -299,10 +306,12 @@ def busy_command(count: int, streams: int, rate: float, seconds: float) -> None:
 @main.command("memory")
 @click.option("--rounds", "count", default=1, show_default=True)
 @click.option("--streams", default=1000, show_default=True, type=click.IntRange(1, 6000))
-def memory_command(count: int, streams: int) -> None:
+@click.option("--only", multiple=True, help="Only these of the first column.")
+def memory_command(count: int, streams: int, only: tuple[str, ...]) -> None:
     """Bytes a stream."""
     with site() as here:
-        rounds(count, _names(), lambda name: memory(here, name, streams))
+        names = [name for name in _names() if not only or name in only]
+        rounds(count, names, lambda name: memory(here, name, streams))
 
 
 @main.command("all")

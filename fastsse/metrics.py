@@ -287,6 +287,13 @@ STORE_COUNTERS = (
     _Row("rule_failed_", "rule_failures", "Matches on which a rule could not act.", "rule"),
     _Row("sources_", "sources", "Results for entries of sources.", "what"),
     _Row(
+        "tls_records_",
+        "tls_records",
+        "Streams with tls_records = native: released, whose records the server seals, or why "
+        "OpenSSL does.",
+        "result",
+    ),
+    _Row(
         "tls_handshakes_",
         "tls_handshakes",
         "TLS handshakes, and connections that ended without one.",

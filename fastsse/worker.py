@@ -31,6 +31,7 @@ from fastsse.events import Event, check_topic
 from fastsse.handlers import Handlers
 from fastsse.hooks import HookReports, StreamHandlers, StreamHooks
 from fastsse.http.descriptors import Descriptors
+from fastsse.http.tls import check_records
 from fastsse.hub import SWEEP_ON_S, Hub, Published
 from fastsse.hub.connections import Connections
 from fastsse.hub.resume.options import ReplayBounds
@@ -636,6 +637,7 @@ def _sender(config: Config, descriptors: Descriptors) -> Sender:
         expiry_notice_ms=round(config.expiry_notice * 1000),
         lifetime_ms=round(config.stream_lifetime * 1000),
         clean_end=config.clean_end == "always",
+        seals=check_records(config),
     )
 
 

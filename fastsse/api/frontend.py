@@ -160,7 +160,10 @@ class Frontend:
             admin |= console_routes()
         is_owner = not sockets.is_lent
         if config.tls_cert:
-            self._door = TlsDoor(config, sockets.ticket_secret or os.urandom(SECRET_BYTES))
+            secret = sockets.ticket_secret or os.urandom(SECRET_BYTES)
+            self._door = TlsDoor(config, secret, self._hub.streams)
+            if self._door.releases:
+                self._hub.streams.ask_door(self._door.release)
         if sockets.admin:
             self._listen(sockets.main, events, cors, is_owner)
             self._listen(sockets.admin, admin, cors, is_owner)

@@ -201,7 +201,14 @@ class SenderHandoff:
         if self._streams.connections is not None:
             visitor = Visitor(host, _port(client), stream_request.agent)
         return self._streams.open(
-            subscription, head, chunked, fd, rights, client=who, visitor=visitor
+            subscription,
+            head,
+            chunked,
+            fd,
+            rights,
+            client=who,
+            visitor=visitor,
+            door_number=stream_request.door_number,
         )
 
     def _note(self, stream: int, stream_request: StreamRequest) -> None:

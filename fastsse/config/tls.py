@@ -43,6 +43,7 @@ Files = Annotated[
     FILES,
 ]
 TlsVersion = Annotated[Literal["1.2", "1.3"], Choice]
+TlsRecords = Annotated[Literal["openssl", "native"], Choice]
 
 
 class TlsOptions(OptionGroup):
@@ -65,6 +66,11 @@ class TlsOptions(OptionGroup):
         "certificates' files have the keys too.",
     )
     tls_min: TlsVersion = option("1.2", "Oldest version of TLS that is accepted.")
+    tls_records: TlsRecords = option(
+        "openssl",
+        "Who seals the records of streams. native, experimental: the server itself after OpenSSL's "
+        "handshake, for TLS 1.3 with AES-GCM; OpenSSL for all others.",
+    )
     tls_handshakes: Count = option(
         256,
         "Concurrent handshakes and connections without a request, in each worker; above it the "
@@ -99,6 +105,8 @@ def tls_conflicts(config: "Config") -> Iterator[tuple[str, str]]:
             yield "hsts", "0s, or tls_cert must be set: a browser ignores it without TLS"
         if config.redirect_port is not None:
             yield "redirect_port", "left out, or tls_cert must be set"
+        if config.tls_records == "native":
+            yield "tls_records", "openssl, or tls_cert must be set"
         return
     if config.uds is not None:
         yield "tls_cert", "left out when uds is given: a Unix socket stays plain"

@@ -38,6 +38,10 @@ ADVICE: dict[str, Advice] = {
     "tls_min": Advice(
         "1.3: old clients can't connect", '`fastsse_tls_handshakes_total{result="failed"}`'
     ),
+    "tls_records": Advice(
+        "native: experimental; clients of TLS 1.2 or ChaCha20 stay with OpenSSL",
+        "`fastsse_tls_records_total`",
+    ),
     "tls_handshakes": Advice(
         "too small: after a restart clients wait to connect; too large: a flood costs memory",
         "`fastsse_tls_handshakes_pending`",

@@ -25,11 +25,21 @@ from fastsse.http.responses import Response
 from fastsse.http.router import StreamRequest
 from fastsse.subscriptions import Subscription
 
-__all__ = ["Acceptor"]
+__all__ = ["Acceptor", "DoorSocket"]
 
 # Requests of browsers are shorter. A longer one is read by its connection.
 FIRST_READ_BYTES: Final = 4 * 1024
 CLOSE_LINE: Final = b"Connection: close\r\n\r\n"
+
+
+class DoorSocket(socket.socket):
+    """The server's end of a pair, whose other end the TLS door has.
+
+    Attributes:
+        number: the door's number of the connection; 0 if it never lets OpenSSL go.
+    """
+
+    number = 0
 
 
 class Acceptor:
@@ -110,7 +120,9 @@ class Acceptor:
             return False
         if wanted.subscription is None:
             return False
-        stream_request = context.stream_request(wanted.subscription, wanted.rights, request, name)
+        stream_request = context.stream_request(
+            wanted.subscription, wanted.rights, request, name, _number_of(sock)
+        )
         self._take(sock, stream_request, request)
         return True
 
@@ -156,7 +168,7 @@ class Acceptor:
         context = self.context
         try:
             await context.loop.connect_accepted_socket(
-                lambda: Connection(context, early, peer, name), sock
+                lambda: Connection(context, early, peer, name, _number_of(sock)), sock
             )
         except (OSError, asyncio.CancelledError):
             sock.close()
@@ -189,6 +201,10 @@ class _StreamProbe:
 
     def peer(self) -> str:
         return ""
+
+
+def _number_of(sock: socket.socket) -> int:
+    return sock.number if isinstance(sock, DoorSocket) else 0
 
 
 def _send_and_close(sock: socket.socket, answer: bytes) -> None:

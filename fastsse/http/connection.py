@@ -81,6 +81,7 @@ class Connection(Lane, asyncio.Protocol):
 
     __slots__ = (
         "_context",
+        "_door_number",
         "_is_given_back",
         "_is_held",
         "_name",
@@ -94,12 +95,18 @@ class Connection(Lane, asyncio.Protocol):
     )
 
     def __init__(
-        self, context: ListenerContext, early: bytes = b"", peer: str = "", name: str = ""
+        self,
+        context: ListenerContext,
+        early: bytes = b"",
+        peer: str = "",
+        name: str = "",
+        door_number: int = 0,
     ) -> None:
         """`early` are the bytes read before the transport existed; `peer` is the host of the client
         if a proxy has announced it already, or if the socket is the end of a pair; then `name` is
-        its address for logs."""
+        its address for logs. `door_number` as in `StreamRequest`."""
         self._context = context
+        self._door_number = door_number
         self._state = HEAD
         self._parser = RequestParser(context.limits, context.targets, context.hosts)
         self._parser.peer = peer
@@ -620,7 +627,9 @@ class Connection(Lane, asyncio.Protocol):
         assert request is not None
         assert wanted is not None
         try:
-            stream_request = context.stream_request(*wanted, request, self._peer_name())
+            stream_request = context.stream_request(
+                *wanted, request, self._peer_name(), self._door_number
+            )
             if request.websocket is not None:
                 self._open_websocket(request.websocket, stream_request)
                 return
@@ -645,7 +654,9 @@ class Connection(Lane, asyncio.Protocol):
         lines = stream_request.lines
         theirs, ours = open_pair()
         try:
-            context.streams.take(theirs, stream_request._replace(chunked=True, lines=b""))
+            # Its messages are framed here, so the records stay OpenSSL's.
+            inner = stream_request._replace(chunked=True, lines=b"", door_number=0)
+            context.streams.take(theirs, inner)
         except BaseException:
             theirs.close()
             ours.close()

@@ -133,8 +133,10 @@ class ListenerContext:
         rights: Rights | None,
         request: Request,
         peer: str,
+        door_number: int = 0,
     ) -> StreamRequest:
-        """The stream that a request asks for. `peer` is the name of the client in the log."""
+        """The stream that a request asks for. `peer` is the name of the client in the log,
+        `door_number` as in `StreamRequest`."""
         lines = self.lines
         if self.cors.active:
             lines += self.cors.lines(request.headers)
@@ -145,8 +147,9 @@ class ListenerContext:
         client = host if self.clients.active else peer
         agent = request.headers.get(b"user-agent", b"")
         trail = trail_of(request.headers)
+        more = agent, trail, door_number
         return StreamRequest(
-            subscription, rights, request.chunked, lines, client, host, on_open, agent, trail
+            subscription, rights, request.chunked, lines, client, host, on_open, *more
         )
 
     def count_upload(self, incoming_body: RequestBody | None) -> None:

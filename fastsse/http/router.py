@@ -72,6 +72,8 @@ class StreamRequest(NamedTuple):
         opened: called with the stream's handle.
         agent: the header `User-Agent`.
         trail: identifies the request in other systems: trace and request id.
+        door_number: the TLS door's number of the connection, if the sender may take over its
+            records; else 0.
     """
 
     subscription: Subscription
@@ -83,6 +85,7 @@ class StreamRequest(NamedTuple):
     opened: Callable[[int], None] | None = None
     agent: bytes = b""
     trail: Trail = NO_TRAIL
+    door_number: int = 0
 
 
 class Handoff(Protocol):

@@ -1,7 +1,8 @@
 """TLS of the listeners of one worker: certificates, session tickets, and the door thread, which
 gives the loop plain connections.
 
-OpenSSL does all of TLS. `_door.pyx` is what is ours.
+OpenSSL does all of TLS; with `tls_records = native` the sender seals the records of streams.
+`_door.pyx` and `_seal.pyx` are what is ours.
 """
 
 import asyncio
@@ -9,9 +10,10 @@ import hmac
 import socket
 import time
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Final, Protocol
 
 from fastsse._door import (
+    FITS,
     KIND_ACCEPTED,
     KIND_EXHAUSTED,
     KIND_PLAIN,
@@ -20,12 +22,15 @@ from fastsse._door import (
     Door,
     TlsError,
 )
+from fastsse._seal import SealedSocket, SealError
+from fastsse._seal import check as check_sealing
 from fastsse.config import ConfigError, OptionProblem, TlsOptions
+from fastsse.http.accept import DoorSocket
 from fastsse.http.client_address import name_of
 from fastsse.http.listeners import ACCEPT_PAUSE_S, Listener
 from fastsse.log import get_logger
 
-__all__ = ["SECRET_BYTES", "TlsDoor", "TlsListener", "load_certificates"]
+__all__ = ["SECRET_BYTES", "TlsDoor", "TlsListener", "check_records", "load_certificates"]
 
 log = get_logger("tls")
 #: Length of the secret that ticket keys are made from.
@@ -36,6 +41,7 @@ _EXPIRES_SOON_S: Final = 14 * _DAY_S
 # Counters of handshakes, and those among them that are worth a line.
 _RESULTS: Final = ("full", "resumed", "failed", "timed_out", "evicted", "left", "plain")
 _FAILURES: Final = ("failed", "timed_out", "evicted")
+_UNPROVEN: Final = "records_unproven"
 
 _Welcome = Callable[[socket.socket, object], None]
 
@@ -61,6 +67,17 @@ def load_certificates(options: TlsOptions) -> Certificates:
         name, place = ("tls_key", keys) if is_key else ("tls_cert", certificates)
         allowed = _allowed(error, certificates[error.index])
         raise ConfigError([_problem(name, place[error.index], allowed)]) from None
+
+
+def check_records(options: TlsOptions) -> bool:
+    """Whether streams may seal their own records. Raises ConfigError if OpenSSL can't do that."""
+    if options.tls_records != "native" or not options.tls_cert:
+        return False
+    try:
+        check_sealing()
+    except SealError as error:
+        raise ConfigError([_problem("tls_records", "native", f"openssl: {error}")]) from None
+    return True
 
 
 def _check_readable(name: str, path: str) -> None:
@@ -121,19 +138,29 @@ class TlsListener(Listener):
         self._door.pause(duration_s, reason)
 
 
+class RecordOwner(Protocol):
+    """Takes over the records of streams, or leaves them with the door. False: it has ended."""
+
+    def seal(self, handle: int, sealed: SealedSocket) -> bool: ...
+    def go_on_plain(self, handle: int) -> bool: ...
+
+
 class TlsDoor:
     """The door thread of one worker. Loop thread only.
 
     Arguments:
         options: the TLS options.
         secret: makes the keys of session tickets; the same for all workers of a service.
+        streams: may take over records, with `tls_records = native`.
 
     Raises ConfigError. The thread starts at once, so call it after a fork.
     """
 
-    def __init__(self, options: TlsOptions, secret: bytes) -> None:
+    def __init__(self, options: TlsOptions, secret: bytes, streams: RecordOwner) -> None:
         certificates = load_certificates(options)
         self._options = options
+        self._streams = streams
+        self.releases: Final = check_records(options)
         self._secret = secret
         self._day = int(time.time() // _DAY_S)
         self._sources: list[tuple[_Welcome, _Welcome]] = []
@@ -146,6 +173,7 @@ class TlsDoor:
             ticket_keys(secret, time.time()),
             handshakes_max=options.tls_handshakes,
             handshake_timeout_ms=round(options.tls_handshake_time * 1000),
+            releases=self.releases,
         )
         self._loop = asyncio.get_running_loop()
         self._door.start()
@@ -170,6 +198,13 @@ class TlsDoor:
             log.warning("Accepting is paused.", reason=reason, for_s=duration_s)
             self._paused_until_s = now_s + duration_s
             self._door.pause(round(duration_s * 1000))
+
+    def release(self, number: int, handle: int) -> None:
+        """Asks for the keys of a stream's connection. The answer comes with a later notice."""
+        if self._door is None:
+            self._streams.go_on_plain(handle)
+        else:
+            self._door.release(number, handle)
 
     def apply(self, options: TlsOptions, certificates: Certificates) -> None:
         """New handshakes use these certificates; open connections keep theirs."""
@@ -204,6 +239,7 @@ class TlsDoor:
         known = [expires_s for expires_s in self._expires.values() if expires_s]
         return {
             **results,
+            **{f"tls_records_{name}": counters[f"records_{name}"] for name in FITS},
             "tls_open": counters["open"],
             "tls_under_way": counters["under_way"],
             **({"tls_expires_s": min(known)} if known else {}),
@@ -219,10 +255,18 @@ class TlsDoor:
 
     def _take(self) -> None:
         assert self._door is not None
-        for kind, fd, source, address, reason, _ in self._door.take():
+        notices = self._door.take()
+        # A stream whose keys are refused for it has ended; what was released is closed then.
+        for handle, sealed, _ in self._door.take_released():
+            if sealed is None:
+                self._streams.go_on_plain(handle)
+            else:
+                self._streams.seal(handle, sealed)
+        for kind, fd, source, address, reason, number in notices:
             if kind in (KIND_ACCEPTED, KIND_PLAIN):
                 welcome, welcome_plain = self._sources[source]
-                sock = socket.socket(fileno=fd)
+                sock = DoorSocket(fileno=fd)
+                sock.number = number
                 (welcome if kind == KIND_ACCEPTED else welcome_plain)(sock, address)
             elif kind == KIND_EXHAUSTED:
                 log.warning(
@@ -238,6 +282,10 @@ class TlsDoor:
         if self._door is None:
             return
         counters = self._door.counters()
+        unproven = counters[_UNPROVEN] - self._reported.get(_UNPROVEN, 0)
+        if unproven:
+            log.warning("Keys did not open OpenSSL's newest record; it goes on.", streams=unproven)
+            self._reported = {**self._reported, _UNPROVEN: counters[_UNPROVEN]}
         new = {name: counters[name] - self._reported.get(name, 0) for name in _FAILURES}
         if not any(new.values()):
             return

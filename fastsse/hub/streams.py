@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from fastsse._core import QUEUE_MAX, REASON_ENDED, REASONS, Frame, Sender, raw_frame
+from fastsse._seal import SealedSocket
 from fastsse.auth.renewal import Held
 from fastsse.auth.rights import ANONYMOUS, Rights, is_named
 from fastsse.backbone import Backbone
@@ -180,6 +181,7 @@ class Streams:
         *,
         client: str = "",
         visitor: Visitor = Visitor(),  # noqa: B008 - immutable
+        door_number: int = 0,
     ) -> int:
         """Opens a stream on a socket and returns its handle, which is valid until it is closed.
 
@@ -195,18 +197,17 @@ class Streams:
             rights: those of the token; None: public events only, without an end.
             client: the client's address, for the log.
             visitor: facts of the client, for operators.
+            door_number: the TLS door's number of a connection, see `ask_door`; else 0.
 
         Raises StreamRefused, or what channels, replays and the sender raise. A few microseconds at
         the head, O(page) for a replay from memory; one that needs the backbone may open later.
         """
-        objection = self.objection()
-        if objection is not None:
-            raise StreamRefused(objection)
+        self._check_room()
         handle = self._sender.allocate()
         channel: Channel | None = None
         try:
             channel = self._join(subscription, rights)
-            options = _options(rights, subscription.dialect)
+            options = _options(rights, subscription.dialect, door_number)
             is_at_head = subscription.cursor.kind == "head" and not subscription.last_each
             if isinstance(subscription, TailSubscription):
                 self._open_tail(handle, fd, channel, (head, chunked), subscription, options)
@@ -230,6 +231,25 @@ class Streams:
         if self.connections is not None:
             self.connections.opened(handle, channel.number, visitor, rights)
         return handle
+
+    def _check_room(self) -> None:
+        objection = self.objection()
+        if objection is not None:
+            raise StreamRefused(objection)
+
+    def ask_door(self, release: Callable[[int, int], object]) -> None:
+        """Has `release` called with the door's number and the handle of each such stream. It sends
+        nothing until `seal` or `go_on_plain`."""
+        self._sender.on_waiting = release
+
+    def seal(self, handle: int, sealed: SealedSocket) -> bool:
+        """The sender seals the TLS records of a stream from now on. False if it has ended; then
+        `sealed` stays the caller's."""
+        return not self._is_stopped and self._sender.seal(handle, sealed)
+
+    def go_on_plain(self, handle: int) -> bool:
+        """The records of a stream stay the door's. False if it has ended."""
+        return not self._is_stopped and self._sender.go_on_plain(handle)
 
     def _join(self, subscription: Subscription, rights: Rights | None) -> Channel:
         """The channel of all equal subscriptions. The stream must leave it later."""
@@ -450,11 +470,14 @@ def may_be_stream_id(text: bytes) -> bool:
     return _STREAM_ID.fullmatch(text) is not None
 
 
-def _options(rights: Rights | None, dialect: Dialect) -> dict[str, Any]:
+def _options(rights: Rights | None, dialect: Dialect, door_number: int) -> dict[str, Any]:
     """The arguments of `Sender.attach` that not every stream has."""
-    if rights is None and not dialect.pings and not dialect.heartbeat_s and not dialect.pad_bytes:
+    is_usual = rights is None and not dialect.pings and not dialect.heartbeat_s
+    if is_usual and not dialect.pad_bytes and not door_number:
         return _NO_OPTIONS
     options: dict[str, Any] = {}
+    if door_number:
+        options["door_number"] = door_number
     # A token without other claims can still be older than a revocation.
     if rights is not None and rights is not ANONYMOUS:
         options["claims"] = rights.claims

@@ -23,9 +23,13 @@ def key_hash(certificate: str) -> str:
     return base64.b64encode(hashlib.sha256(der).digest()).decode()
 
 
-async def test_a_page_streams_and_publishes_over_tls_of_the_server(tmp_path: Path) -> None:
+@pytest.mark.parametrize("records", ["openssl", "native"])
+async def test_a_page_streams_and_publishes_over_tls_of_the_server(
+    tmp_path: Path, records: str
+) -> None:
     certificate, key = issue(tmp_path, DOMAIN)
     options = {"port": 0, "tls_cert": certificate, "tls_key": key, "allowed_hosts": [DOMAIN]}
+    options["tls_records"] = records
     flags = (
         f"--ignore-certificate-errors-spki-list={key_hash(certificate)}",
         f"--host-resolver-rules=MAP {DOMAIN} 127.0.0.1",
@@ -46,3 +50,5 @@ async def test_a_page_streams_and_publishes_over_tls_of_the_server(tmp_path: Pat
         )
         assert status == 200
         await page.until("news", lambda seen: seen[-1][1:2] == ["from the page"])
+        released = server._worker.frontend.counters()["tls_records_released"]
+        assert released == (1 if records == "native" else 0)
