@@ -1,7 +1,8 @@
 """`python -m bench.sources PART`: from Kafka to streams, each server on one core.
 
     backlog   messages that wait in Kafka are read and delivered: messages a second, CPU a message
-    steady    messages come at a rate: the time from when one was due to its stream
+    steady    messages come at a rate: the time from when one was due to its stream, and to a
+              consumer that does nothing else
     lines     examples/logs: the time from a line of the application to the browser
 
 The broker, the writer and the streams share the other core.
@@ -80,7 +81,8 @@ def steady(
     names: list[str], kind: str, streams: int, rounds: int, rate: float, seconds: float
 ) -> None:
     """Messages come at a rate."""
-    _run(names, kind, streams, rounds, lambda made: streaming.steady(made, rate, seconds))
+    case: streaming.Case = lambda made: streaming.steady(made, rate, seconds)  # noqa: E731
+    _run(names, kind, streams, rounds, case, compares=True)
 
 
 @main.command()
@@ -101,7 +103,15 @@ def lines(rate: float, seconds: float, viewer: str, tansu: bool, rounds: int) ->
     click.echo(f"{rate:,.0f} lines/s, {viewer}: {_said(samples)}")
 
 
-def _run(names: list[str], kind: str, streams: int, rounds: int, measure: streaming.Case) -> None:
+def _run(
+    names: list[str],
+    kind: str,
+    streams: int,
+    rounds: int,
+    measure: streaming.Case,
+    *,
+    compares: bool = False,
+) -> None:
     samples: dict[str, list[streaming.Sample]] = {name: [] for name in names}
     server_cpu, client_cpu = cores()
     with tempfile.TemporaryDirectory() as folder:
@@ -110,7 +120,8 @@ def _run(names: list[str], kind: str, streams: int, rounds: int, measure: stream
             for _ in range(rounds):
                 for name in names:
                     cpus = (server_cpu, client_cpu)
-                    with streaming.opened(name, running, streams, path, cpus) as made:
+                    case = (name, running, streams, path, cpus)
+                    with streaming.opened(*case, compares=compares) as made:
                         samples[name].append(measure(made))
     for name, found in samples.items():
         click.echo(f"{name}: {_said(found)}")

@@ -6,13 +6,14 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import click
 
 from bench.load import connected
+from bench.sources.bare import Bare, bare
 from bench.sources.broker import Broker, Feed
 from bench.sources.servers import CHANNELS, Reader, reader
 from fastsse.swarm import Crew, Plan
@@ -20,6 +21,7 @@ from fastsse.swarm import Crew, Plan
 _READY_S = 60
 _DELIVERY_S = 60
 _WARM_UP = 2_000
+_WARM_S = 3.0
 _POLL_S = 0.05
 _PUBLISHED = "fastsse_events_published_total"
 
@@ -30,11 +32,15 @@ _TOPICS = 1000
 
 @dataclass(frozen=True, slots=True)
 class Set:
-    """A server that reads a topic of its own, streams that are open, and who writes the topic."""
+    """A server that reads a topic of its own, streams that are open, and who writes the topic.
+
+    `alone` reads the same and does nothing with it; None: nothing does.
+    """
 
     reader: Reader
     feed: Feed
     crew: Crew | None
+    alone: Bare | None
 
     name: str
 
@@ -58,15 +64,27 @@ Case = Callable[[Set], Sample]
 
 @contextmanager
 def opened(
-    name: str, broker: Broker, streams: int, folder: Path, cpus: tuple[int, int]
+    name: str,
+    broker: Broker,
+    streams: int,
+    folder: Path,
+    cpus: tuple[int, int],
+    *,
+    compares: bool = False,
 ) -> Iterator[Set]:
-    """A server with its streams, warm: each stream has events, and the consumer is a member."""
+    """A server with its streams, warm: each stream has events, and the consumer is a member.
+
+    Arguments:
+        compares: a consumer that does nothing else reads the same, on the core of the server.
+    """
     topic = f"{name}-{time.monotonic_ns()}"
     header = CHANNELS if name == "centrifugo" else None
     feed = Feed(broker.servers, topic, streams or _TOPICS, header)
-    with reader(name, broker, topic, folder, cpus[0]) as running:
+    with ExitStack() as stack:
+        running = stack.enter_context(reader(name, broker, topic, folder, cpus[0]))
+        alone = stack.enter_context(bare(broker.servers, topic, cpus[0])) if compares else None
         if streams == 0:
-            yield _warm(Set(running, feed, None, name))
+            yield _warm(Set(running, feed, None, alone, name))
             return
         plan = Plan(
             url=running.stream_url,
@@ -76,7 +94,7 @@ def opened(
             processes=1,
         )
         with connected(plan) as crew:
-            yield _warm(Set(running, feed, crew, name))
+            yield _warm(Set(running, feed, crew, alone, name))
 
 
 def _warm(made: Set) -> Set:
@@ -99,8 +117,13 @@ def backlog(made: Set, messages: int) -> Sample:
 
 
 def steady(made: Set, rate: float, duration_s: float) -> Sample:
-    """Messages come at a rate."""
-    return _measured(made, lambda: made.feed.steady(rate, duration_s))
+    """Messages come at a rate. The first seconds are not measured: a broker compiles its code."""
+    made.feed.steady(rate, _WARM_S)
+    made.has_all()
+    if made.alone is not None:
+        made.alone.figures()
+    sample = _measured(made, lambda: made.feed.steady(rate, duration_s))
+    return sample if made.alone is None else sample | made.alone.figures()
 
 
 def _measured(made: Set, write: Callable[[], float], waiting: int = 0) -> Sample:

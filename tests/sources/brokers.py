@@ -72,7 +72,13 @@ def nats_program() -> str | None:
 
 
 class NatsServer(Program):
-    """A NATS server with JetStream, whose text protocol the tests speak themselves."""
+    """A NATS server with JetStream, whose text protocol the tests speak themselves.
+
+    Attributes:
+        login: the user and password that it wants; None: no login.
+    """
+
+    login: tuple[str, str] | None = None
 
     def __init__(self, folder: pathlib.Path) -> None:
         super().__init__(folder)
@@ -92,6 +98,8 @@ class NatsServer(Program):
             "max_payload: 8MB\nmax_pending: 64MB\n"
             f'jetstream {{ store_dir: "{self.folder}/js", sync_interval: always }}\n'
         )
+        if self.login is not None:
+            text += "authorization {{ user: {}, password: {} }}\n".format(*self.login)
         (self.folder / "conf").write_text(text)
         self.run(found, "-c", str(self.folder / "conf"))
         self.until(lambda: self.talk())
@@ -99,7 +107,9 @@ class NatsServer(Program):
     def talk(self, *messages: tuple[str, bytes], reply: bool = False) -> bytes:
         """Publishes messages, and returns what came when all are taken."""
         with socket.create_connection(("127.0.0.1", self.port), 10) as sock:
-            sent = b'CONNECT {"verbose":false}\r\n' + (b"SUB _R 1\r\n" if reply else b"")
+            user, password = self.login or ("", "")
+            said = json.dumps({"verbose": False, "user": user, "pass": password})
+            sent = f"CONNECT {said}\r\n".encode() + (b"SUB _R 1\r\n" if reply else b"")
             for subject, payload in messages:
                 answer = "_R " if reply else ""
                 sent += f"PUB {subject} {answer}{len(payload)}\r\n".encode() + payload + b"\r\n"
@@ -199,17 +209,26 @@ def with_suppress(pid: int) -> None:
 
 
 class MqttServer(Program):
-    """A mosquitto that keeps sessions in memory."""
+    """A mosquitto that keeps sessions in memory.
+
+    Attributes:
+        passwords: the file of its users; None: it wants no login.
+    """
+
+    passwords: pathlib.Path | None = None
 
     def start(self) -> None:
         found = shutil.which("mosquitto", path="/usr/sbin:/usr/bin:" + os.environ.get("PATH", ""))
         assert found is not None
+        who = "allow_anonymous true"
+        if self.passwords is not None:
+            # As root it would become another user, who can't read the file.
+            who = f"password_file {self.passwords}" + ("" if os.getuid() else "\nuser root")
         (self.folder / "conf").write_text(
-            f"listener {self.port} 127.0.0.1\nallow_anonymous true\nmax_queued_messages 0\n"
-            "log_type all\n"
+            f"listener {self.port} 127.0.0.1\n{who}\nmax_queued_messages 0\nlog_type all\n"
         )
         self.run(found, "-c", str(self.folder / "conf"))
-        self.until(lambda: self.publish("check", []))
+        self.until(lambda: socket.create_connection(("127.0.0.1", self.port), 1).close())
 
     def publish(self, topic: str, payloads: Iterable[bytes]) -> None:
         import paho.mqtt.client as mqtt

@@ -96,6 +96,16 @@ def make_topic(servers: str, name: str, partitions: int = 1) -> None:
         made.result(START_S)
 
 
+def produce_each(servers: str, topic: str, messages: Iterable[bytes]) -> None:
+    """Writes the first message to the first partition, the second to the second, and so on."""
+    from confluent_kafka import Producer
+
+    producer = Producer({"bootstrap.servers": servers, "linger.ms": 5})
+    for partition, value in enumerate(messages):
+        producer.produce(topic, value, partition=partition)
+    assert producer.flush(START_S) == 0
+
+
 def produce(servers: str, topic: str, messages: Iterable[Any], **fields: Any) -> None:
     """Writes messages in their order: bytes or text, or a tuple of key and value."""
     from confluent_kafka import Producer
