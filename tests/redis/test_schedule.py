@@ -55,8 +55,8 @@ async def test_dead_letter_is_known_to_every_node_once(redis: RedisServer) -> No
     options = {"port": 0, "drain": 0, "access_lines": 0, "store": redis.url}
     async with Server(Config(**options)) as one, Server(Config(**options)) as two:
         await until(lambda: redis.client.get("{fastsse}:format") == b"2")
-        await one.schedule("a", "x", delay=0.3)
         await two.end_topic("a")
+        await one.schedule("a", "x", delay=0.3)
         await until(lambda: _counts(one)["schedule_dead"] + _counts(two)["schedule_dead"] >= 1)
         await until(lambda: _waiting(one) + _waiting(two) == 0)
         for node in (one, two):
