@@ -248,6 +248,20 @@ async def test_a_dead_member_and_a_new_one_do_not_stop_the_others(broker: kraft.
             assert time.monotonic() > begun_s + session_s - 5, "the dead one had no partition"
 
 
+async def test_a_topic_of_1000_partitions_is_read_by_two_nodes(broker: kraft.Kafka) -> None:
+    name, count = f"logs-{next(_NUMBERS)}", 1_000
+    tansu.make_topic(broker.servers, name, count)
+    log = Log()
+    async with reading(rule(broker, name), log) as one, reading(rule(broker, name), log) as other:
+        for batch in range(3):
+            # A message to each partition.
+            tansu.produce_each(broker.servers, name, texts(batch * count, (batch + 1) * count))
+            await until(lambda batch=batch: len(set(log.data)) == (batch + 1) * count)  # type: ignore[misc]
+        assert {int(text) for text in log.data} == set(range(3 * count))
+        assert len({place_of(event) for event in log.events}) == count
+        await until(lambda: count_of(one, "events") > 0 and count_of(other, "events") > 0)
+
+
 async def test_a_message_of_50_mb_is_set_aside_and_the_next_is_read(
     broker: kraft.Kafka, topic: str, tmp_path: pathlib.Path
 ) -> None:
