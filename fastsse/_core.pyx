@@ -1116,7 +1116,6 @@ cdef class Sender:
             "pings": relaxed_load(&counters.pings),
             "pongs": relaxed_load(&counters.pongs),
             "renewed": relaxed_load(&counters.renewed),
-            "sealed": relaxed_load(&counters.sealed),
             "revocations": relaxed_load(&counters.revocations),
             "passed_over": relaxed_load(&counters.passed_over),
             "conflated": relaxed_load(&counters.conflated),

@@ -51,7 +51,6 @@ cdef struct Counters:
     int64_t conflated          # events that a rate left out for newer ones
     int64_t filter_errors      # evaluations of filters that were errors: no match
     int64_t envelopes          # twins with an envelope that were encoded
-    int64_t sealed             # streams whose records are sealed here
     int64_t revocations        # asked for; closed[REVOKED] has the streams that they ended
     int64_t closed[REASON_COUNT]
     int64_t latency[BUCKET_COUNT]

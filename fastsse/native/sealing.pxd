@@ -77,7 +77,6 @@ cdef inline void change_over(State* state, Command* command) noexcept nogil:
     order.net_fd = -1
     row.seal = order.seal
     row.phase = SEALS_ROW
-    bump(&state.counters.sealed, 1)
     if watch(state.poller, conn.fd, tag_of(state, conn), STREAM_EVENTS):
         end(state, conn, RESET)
         return
