@@ -266,6 +266,8 @@ class _Race:
         #: Of each open stream: end in ms, hashes of subject and token, time of issue.
         self.rights: dict[Client, list[int]] = {}
         self.over: dict[Client, set[str]] = {}
+        #: As `rights`, of clients that hung up. The sender may see a revocation first.
+        self.hung_up: dict[Client, list[int]] = {}
 
     def step(self) -> None:
         """Does one thing by chance."""
@@ -279,6 +281,7 @@ class _Race:
             self._revoke()
         elif what < 0.7 and client:
             client.peer.close()
+            self.hung_up[client] = self.rights[client]
             self._lose(client, "client_closed")
             self.over[client].add("reset")
         elif what < 0.75:
@@ -306,9 +309,12 @@ class _Race:
         dice = self.dice
         by = [dice.choice([0, dice.randrange(1, 6)]), dice.randrange(1, 9), dice.choice([0, 60])]
         self.hub.sender.revoke(*by)
-        for each, (_, subject, token, issued) in list(self.rights.items()):
-            if by[0] in (0, subject) and by[1] == token and (not by[2] or issued < by[2]):
+        for each, right in list(self.rights.items()):
+            if _is_named(by, right):
                 self._lose(each, "revoked")
+        for each, right in self.hung_up.items():
+            if _is_named(by, right):
+                self.over[each].add("revoked")
 
     def _let_an_hour_pass(self) -> None:
         self.hub.settle()
@@ -326,10 +332,17 @@ class _Race:
         """Checks the reason of each end."""
         for client, reasons in self.over.items():
             assert self.hub.wait_closed(client)[3] in reasons
+        self.hung_up.clear()
 
     def _lose(self, client: Client, reason: str) -> None:
         self.rights.pop(client)
         self.over[client] = {reason}
+
+
+def _is_named(by: list[int], right: list[int]) -> bool:
+    """Whether a revocation by subject, token and time of issue is of these claims."""
+    _, subject, token, issued = right
+    return by[0] in (0, subject) and by[1] == token and (not by[2] or issued < by[2])
 
 
 @pytest.mark.parametrize("seed", range(4))
