@@ -72,9 +72,10 @@ def suite(*words: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
         yield process, mark
     finally:
         process.kill()
-        process.communicate()
+        # First what is left, because it may hold the pipe that is read to its end.
         for pid in marked(mark):
             os.kill(pid, signal.SIGKILL)
+        process.communicate()
 
 
 @pytest.fixture
