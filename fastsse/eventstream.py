@@ -49,8 +49,7 @@ class EventStreamParser:
 
     def restart(self) -> None:
         """Begins a new stream: drops an incomplete block."""
-        self._line_parts: list[bytes] = []
-        self._line_bytes = 0
+        self._rest = bytearray()
         self._after_cr = False
         self._at_start = True
         self._id: bytes | None = None
@@ -66,10 +65,12 @@ class EventStreamParser:
     @property
     def held_bytes(self) -> int:
         """Bytes of the incomplete block."""
-        return self._line_bytes + self._data_bytes
+        return len(self._rest) + self._data_bytes
 
     def feed(self, chunk: bytes) -> list[Block]:
         """The blocks that `chunk` completes. O(bytes). Raises StreamEventTooLong."""
+        if self._hold(chunk):
+            return []
         if b"\r" in chunk or self._after_cr:
             return self._feed_any(chunk)
         blocks: list[Block] = []
@@ -96,27 +97,37 @@ class EventStreamParser:
             at = end
         return blocks
 
+    def _hold(self, chunk: bytes) -> bool:
+        """Keeps a part of a line; False if a line ends in it. A piece may be one byte: those of a
+        line cost an append each."""
+        if b"\n" in chunk or b"\r" in chunk:
+            return False
+        if chunk:
+            self._after_cr = False
+            self._rest += chunk
+            self._check_size()
+        return True
+
     @property
     def _is_within(self) -> bool:
         """Whether a block has begun."""
-        return bool(self._line_parts or self._data or self._type) or self._id is not None
+        return bool(self._rest or self._data or self._type) or self._id is not None
 
     def _feed_any(self, chunk: bytes) -> list[Block]:
         """As `feed`, line by line."""
-        if self._after_cr and chunk:
+        if self._after_cr:
             self._after_cr = False
             chunk = chunk.removeprefix(b"\n")
         blocks: list[Block] = []
         *lines, rest = _LINE_END.split(chunk)
         for line in lines:
-            if self._line_parts:
-                line = b"".join((*self._line_parts, line))
-                self._line_parts.clear()
-                self._line_bytes = 0
+            if self._rest:
+                self._rest += line
+                line = bytes(self._rest)
+                self._rest.clear()
             self._take_line(line, blocks)
         if rest:
-            self._line_parts.append(rest)
-            self._line_bytes += len(rest)
+            self._rest += rest
             self._check_size()
         self._after_cr = chunk.endswith(b"\r")
         return blocks

@@ -14,9 +14,11 @@ from fastapi.responses import FileResponse
 from pydantic import BaseModel
 
 import fastsse
+from examples import model as stand_in
 from fastsse.client import RelayBroken
 
-UPSTREAM = os.environ.get("UPSTREAM", "http://127.0.0.1:9000/v1")
+# Without an UPSTREAM the stand-in below answers.
+UPSTREAM = os.environ.get("UPSTREAM", "http://127.0.0.1:8000/model/v1")
 CANCEL_AFTER_S = float(os.environ.get("CANCEL_AFTER_S", "10"))
 PATHS = {"openai": "/chat/completions", "anthropic": "/messages"}
 
@@ -34,6 +36,7 @@ async def lifespan(_: FastAPI) -> AsyncIterator[None]:
 
 
 api = FastAPI(lifespan=lifespan)
+api.mount("/model", stand_in.app)
 
 
 class Prompt(BaseModel):

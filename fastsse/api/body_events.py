@@ -45,33 +45,39 @@ class LineEvents:
         self.skipped: dict[str, int] = {}
         self.held_bytes = 0
         self._line_bytes_max: Final = line_bytes_max
-        self._parts: list[bytes] = []
+        self._rest = bytearray()
         self._line = 0
 
     def read(self, piece: bytes) -> list[Event]:
         """As `BodyEvents`."""
-        *lines, rest = piece.split(b"\n")
         events: list[Event] = []
-        for line in lines:
-            if self._parts:
-                line = b"".join((*self._parts, line))
-                self._parts, self.held_bytes = [], 0
-            if not self._take(line, events):
-                return events
-        if rest:
-            self._parts.append(rest)
-            self.held_bytes += len(rest)
-            if self.held_bytes > self._line_bytes_max:
-                self._line += 1
-                self._blame(_too_long(self._line_bytes_max))
+        if b"\n" in piece:
+            *lines, piece = piece.split(b"\n")
+            for line in lines:
+                if self._rest:
+                    self._rest += line
+                    line = self._taken()
+                if not self._take(line, events):
+                    return events
+        # A piece may be one byte: those of a line cost an append each.
+        self._rest += piece
+        self.held_bytes = len(self._rest)
+        if self.held_bytes > self._line_bytes_max:
+            self._line += 1
+            self._blame(_too_long(self._line_bytes_max))
         return events
 
     def end(self) -> list[Event]:
         """As `BodyEvents`. The last line may have no line end."""
         events: list[Event] = []
-        line, self._parts, self.held_bytes = b"".join(self._parts), [], 0
-        self._take(line, events)
+        self._take(self._taken(), events)
         return events
+
+    def _taken(self) -> bytes:
+        line = bytes(self._rest)
+        self._rest.clear()
+        self.held_bytes = 0
+        return line
 
     def _take(self, line: bytes, events: list[Event]) -> bool:
         """Adds the event of a line. Returns False, and sets `error`, for an invalid line."""

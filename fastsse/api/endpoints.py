@@ -317,6 +317,7 @@ class Endpoints:
         if self._lookup is None:
             return {}
         streams, guard = self._hub.streams, self._guard
+        streams.renews = guard is not None
         routes: dict[bytes, Mapping[bytes, Route]] = {}
         if self._config.ping:
             routes |= pong_routes(self._request_limits, self._lookup, streams)

@@ -1,6 +1,7 @@
 """One request of a mounted application: from its ASGI scope to the answer of its route."""
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Final, NamedTuple
 
@@ -14,7 +15,16 @@ from fastsse.http.request import Memory, Request
 from fastsse.http.responses import Response
 from fastsse.subscriptions import Subscription
 
-__all__ = ["AsgiExchange", "Call", "Scope", "Wanted", "client_of", "read_body", "read_request"]
+__all__ = [
+    "AsgiExchange",
+    "Call",
+    "Scope",
+    "Wanted",
+    "client_gone",
+    "client_of",
+    "read_body",
+    "read_request",
+]
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
@@ -76,6 +86,34 @@ async def read_body(receive: Receive, limit_bytes: int) -> bytes:
             return bytes(body)
 
 
+async def client_gone(receive: Receive) -> None:
+    """Returns when the client has closed the connection."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+async def _unless_gone(
+    answered: "asyncio.Future[None]", receive: Receive, on_gone: Callable[[], None]
+) -> None:
+    """Waits for an answer. Raises ConnectionError when the client leaves before."""
+
+    def leave(_: object) -> None:
+        if not answered.done():
+            answered.set_exception(ConnectionError("the client closed the connection"))
+
+    gone = asyncio.get_running_loop().create_task(client_gone(receive))
+    gone.add_done_callback(leave)
+    try:
+        await answered
+    except BaseException:
+        on_gone()
+        raise
+    finally:
+        gone.cancel()
+        with contextlib.suppress(asyncio.CancelledError, Exception):
+            await gone
+
+
 class AsgiExchange:
     """An exchange (`router.Exchange`) whose answer the mount awaits. Loop thread only.
 
@@ -96,11 +134,16 @@ class AsgiExchange:
         self.outcome: Response | Wanted | None = None
         self._answered: asyncio.Future[None] | None = None
 
-    async def wait(self) -> Response | Wanted:
-        """Returns the answer when it is known."""
+    async def wait(self, receive: Receive) -> Response | Wanted:
+        """Returns the answer when it is known. Raises ConnectionError when the client of a poll
+        leaves before, and then the poll waits no longer."""
         if self.outcome is None:
             self._answered = asyncio.get_running_loop().create_future()
-            await self._answered
+            on_gone = self._request.on_gone
+            if on_gone is None:
+                await self._answered
+            else:
+                await _unless_gone(self._answered, receive, on_gone)
         assert self.outcome is not None
         return self.outcome
 

@@ -9,7 +9,7 @@ import contextlib
 import socket
 from typing import Final
 
-from fastsse.asgi.exchange import Receive, Send
+from fastsse.asgi.exchange import Receive, Send, client_gone
 from fastsse.asgi.responses import LAST, ResponseReader
 
 __all__ = ["RELAY_BUFFER_BYTES", "StreamCut", "relay", "relay_pair"]
@@ -43,7 +43,7 @@ async def relay(sock: socket.socket, receive: Receive, send: Send) -> bool:
     # It stops reading while more than twice the limit waits here.
     source, writer = await asyncio.open_unix_connection(sock=sock, limit=_READ_BYTES // 2)
     reader = ResponseReader()
-    gone = asyncio.get_running_loop().create_task(_client_gone(receive))
+    gone = asyncio.get_running_loop().create_task(client_gone(receive))
     # The end of the pair then ends the read below.
     gone.add_done_callback(lambda _: writer.transport.abort())
     try:
@@ -62,8 +62,3 @@ async def relay(sock: socket.socket, receive: Receive, send: Send) -> bool:
         with contextlib.suppress(asyncio.CancelledError, Exception):
             await gone
         writer.transport.abort()
-
-
-async def _client_gone(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass

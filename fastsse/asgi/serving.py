@@ -90,9 +90,9 @@ async def serve_request(engine: Engine, serving: Serving, call: Call) -> None:
     exchange = AsgiExchange(context, request, client)
     try:
         await _route(engine, serving, call, request, exchange)
+        answer = await exchange.wait(call.receive)
     except ConnectionError:
         return  # The client is gone.
-    answer = await exchange.wait()
     if isinstance(answer, Wanted):
         try:
             await _open(context, serving, answer, request, call)

@@ -102,7 +102,7 @@ class Decoder:
 
     def feed(self, chunk: bytes) -> list[ReceivedEvent]:
         """The events that `chunk` completes. O(bytes). Raises EventTooLarge."""
-        if b"\r" in chunk:
+        if b"\r" in chunk or b"\n" not in chunk:
             return self._feed_any(chunk)
         events: list[ReceivedEvent] = []
         at = 0
@@ -129,6 +129,8 @@ class Decoder:
             blocks = self._parser.feed(chunk)
         except StreamEventTooLong:
             raise EventTooLarge(self._max_event_bytes) from None
+        if not blocks:
+            return []
         events: list[ReceivedEvent] = []
         last_event_id = self.last_event_id
         for data, event, id in blocks:

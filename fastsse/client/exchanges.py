@@ -1,5 +1,6 @@
 """The requests of a publisher: repeated while the server is busy."""
 
+import asyncio
 import random
 from collections.abc import AsyncIterable, Awaitable, Callable
 from dataclasses import dataclass
@@ -150,9 +151,17 @@ class Exchanges:
                 # call may find this at the same time.
                 poster.close()
                 self._poster = None
+        is_short = isinstance(body, str | bytes)
         try:
-            async with self.client.stream(method, url, content=body, headers=headers) as response:
+            async with (
+                asyncio.timeout(CONNECT_TIMEOUT_S + ANSWER_TIMEOUT_S if is_short else None),
+                self.client.stream(method, url, content=body, headers=headers) as response,
+            ):
                 answer = await answer_body(response)
+        except TimeoutError:
+            raise OutcomeUnknown(
+                f"{self._where}: no data was received in time; it may be published or not."
+            ) from None
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
             raise Unreachable(f"{self._where}: {reason_of(error)}.") from None
         except httpx.RequestError as error:

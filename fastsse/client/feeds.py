@@ -7,7 +7,7 @@ from urllib.parse import quote_plus
 import httpx
 import orjson
 
-from fastsse.client.http import Headers, not_ours, refusal, sibling_path
+from fastsse.client.http import Headers, ask, not_ours, refusal, sibling_path
 
 __all__ = ["UNKNOWN", "is_too_long", "store_feed"]
 
@@ -44,7 +44,9 @@ async def store_feed(
     Raises httpx.RequestError, and Refused for any other answer.
     """
     kept = [one for one in headers if one[0].lower() not in (b"accept", b"cache-control")]
-    answer = await client.post(
+    answer, body = await ask(
+        client,
+        "POST",
         events.copy_with(path=sibling_path(events, "/feeds"), params=None),
         content=orjson.dumps(list(topics)),
         headers=[*kept, (b"Content-Type", b"application/json")],
@@ -52,9 +54,9 @@ async def store_feed(
     if answer.status_code in _ABSENT:
         return None
     if answer.status_code not in (200, 201):
-        raise refusal(answer, answer.content)
+        raise refusal(answer, body)
     try:
-        feed: str = orjson.loads(answer.content)["feed"]
+        feed: str = orjson.loads(body)["feed"]
     except (ValueError, KeyError, TypeError):
         raise not_ours() from None
     return feed

@@ -1,5 +1,6 @@
 """Shared parts of listener and publisher: addresses, headers, waits, and refusals."""
 
+import asyncio
 import email.utils
 import errno
 import json
@@ -31,6 +32,8 @@ ANSWER_TIMEOUT_S = 30.0
 # Below the idle_timeout of the server, so a request rarely uses a closing connection.
 KEEPALIVE_S = 60.0
 _ANSWER_BYTES_MAX = 64 * 1024
+# Of what a server says in a bad answer.
+_QUOTED_CHARS_MAX = 100
 
 
 def events_url(url: str) -> str:
@@ -78,7 +81,12 @@ def reason_of(error: BaseException) -> str:
     if isinstance(error, httpx.ReadTimeout):
         return "no data was received in time"
     if isinstance(error, httpx.RemoteProtocolError):
-        return "the connection was closed"
+        text = str(error)
+        if "closed" in text or "disconnected" in text:
+            return "the connection was closed"
+        return f"the answer is not valid HTTP: {text[:_QUOTED_CHARS_MAX]}"
+    if isinstance(error, httpx.DecodingError):
+        return "the answer could not be decompressed"
     behind: BaseException | None = error
     while behind is not None:
         # Errors of TLS have numbers of their own.
@@ -100,14 +108,53 @@ def sibling_path(events: httpx.URL, path: str) -> str:
     return events.path.removesuffix("/events") + path
 
 
-async def answer_body(response: httpx.Response) -> bytes:
-    """The body of a short answer, cut at a bound."""
-    body = b""
-    async for chunk in response.aiter_bytes():
-        body += chunk
-        if len(body) > _ANSWER_BYTES_MAX:
-            break
-    return body
+async def answer_body(
+    response: httpx.Response,
+    bytes_max: int = _ANSWER_BYTES_MAX,
+    time_s: float | None = None,
+) -> bytes:
+    """The body of an answer, cut at a bound. Raises httpx.RequestError: ReadTimeout also for one
+    that comes a byte at a time."""
+    body = bytearray()
+    try:
+        async with asyncio.timeout(ANSWER_TIMEOUT_S if time_s is None else time_s):
+            async for chunk in response.aiter_bytes():
+                body += chunk
+                if len(body) > bytes_max:
+                    break
+    except TimeoutError:
+        raise httpx.ReadTimeout("") from None
+    return bytes(body)
+
+
+async def ask(
+    client: httpx.AsyncClient,
+    method: str,
+    url: httpx.URL | str,
+    *,
+    answer_s: float = ANSWER_TIMEOUT_S,
+    bytes_max: int = _ANSWER_BYTES_MAX,
+    **request: Any,
+) -> tuple[httpx.Response, bytes]:
+    """A request and its answer, whose body is cut at a bound. Raises httpx.RequestError."""
+    timeout = httpx.Timeout(CONNECT_TIMEOUT_S, read=answer_s)
+    try:
+        async with (
+            asyncio.timeout(CONNECT_TIMEOUT_S + answer_s),
+            client.stream(method, url, timeout=timeout, **request) as response,
+        ):
+            return response, await answer_body(response, bytes_max, answer_s)
+    except TimeoutError:
+        raise httpx.ReadTimeout("") from None
+
+
+async def refusal_of(response: httpx.Response) -> Refused:
+    """The exception for a refusal whose body is not read yet."""
+    try:
+        body = await answer_body(response)
+    except httpx.RequestError:
+        body = b""  # The status says what the body would explain.
+    return refusal(response, body)
 
 
 def refusal(response: httpx.Response | Answer, body: bytes) -> Refused:

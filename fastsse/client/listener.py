@@ -17,12 +17,11 @@ from fastsse.client.feeds import UNKNOWN, is_too_long, store_feed
 from fastsse.client.http import (
     CONNECT_TIMEOUT_S,
     Params,
-    answer_body,
     events_url,
     growing_wait_s,
     new_client,
     reason_of,
-    refusal,
+    refusal_of,
     request_headers,
 )
 from fastsse.client.view import StreamView
@@ -120,6 +119,8 @@ class Listener:
         self._owns_client = client is None
         self._client = new_client(uds) if client is None else client
         self._timeout = httpx.Timeout(CONNECT_TIMEOUT_S, read=idle_timeout_s)
+        # Each byte of a head begins the read timeout again, so the whole head has one.
+        self._head_s = None if idle_timeout_s is None else CONNECT_TIMEOUT_S + idle_timeout_s
         self._reconnect = reconnect
         self._tries = tries
         self._on_state = on_state or (lambda _: None)
@@ -291,14 +292,18 @@ class Listener:
             headers=headers,
             timeout=self._timeout,
         )
-        return await self._client.send(request, stream=True)
+        try:
+            async with asyncio.timeout(self._head_s):
+                return await self._client.send(request, stream=True)
+        except TimeoutError:
+            raise httpx.ReadTimeout("", request=request) from None
 
     async def _accepts(self, response: httpx.Response) -> bool:
         """Whether a stream starts. False for 204, which ends an EventSource without an error."""
         if response.status_code == 204:
             return False
         if response.status_code != 200:
-            raise refusal(response, await answer_body(response))
+            raise await refusal_of(response)
         content_type = response.headers.get("content-type", "")
         if content_type.split(";")[0].strip().lower() != CONTENT_TYPE:
             raise Refused(200, f"{self._url} answers with {content_type!r}, not an event stream.")

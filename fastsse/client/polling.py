@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Final
 
 import httpx
 import orjson
@@ -12,6 +13,7 @@ from fastsse.client.feeds import is_too_long, store_feed
 from fastsse.client.http import (
     ANSWER_TIMEOUT_S,
     Params,
+    ask,
     events_url,
     new_client,
     not_ours,
@@ -22,6 +24,9 @@ from fastsse.client.http import (
 from fastsse.client.view import Envelope, StreamView
 
 __all__ = ["EventPage", "fetch_page"]
+
+# Several events of the longest that streams accept by default.
+_PAGE_BYTES_MAX: Final = 64 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,11 +83,14 @@ async def fetch_page(
             )
             if feed is not None:
                 params = [("feed", feed), *params[len(names) :]]
-        response = await used.get(
+        response, body = await ask(
+            used,
+            "GET",
             events_url(url),
+            answer_s=ANSWER_TIMEOUT_S + wait_s,
+            bytes_max=_PAGE_BYTES_MAX,
             params=httpx.QueryParams(params),
             headers=request_headers(token, {"Accept": "application/json", **(headers or {})}),
-            timeout=ANSWER_TIMEOUT_S + wait_s,
         )
     except httpx.RequestError as error:
         raise Unreachable(f"{url}: {reason_of(error)}.") from None
@@ -90,8 +98,8 @@ async def fetch_page(
         if client is None:
             await used.aclose()
     if response.status_code != 200:
-        raise refusal(response, response.content)
-    return _page(response.content)
+        raise refusal(response, body)
+    return _page(body)
 
 
 def _page(body: bytes) -> EventPage:

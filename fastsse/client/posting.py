@@ -15,6 +15,8 @@ __all__ = ["Answer", "AnswerLost", "NotConnected", "Poster", "Unusual"]
 
 _HEAD_BYTES_MAX: Final = 64 * 1024
 _BODY_BYTES_MAX: Final = 256 * 1024
+# Of the line with a chunk's size (RFC 9112 §7.1), with its extensions.
+_SIZE_LINE_BYTES_MAX: Final = 4 * 1024
 _IDLE_MAX: Final = 32
 
 
@@ -180,26 +182,26 @@ class _Connection(asyncio.Protocol):
 
     def _head(self) -> Answer | None:
         """Reads the head when it is whole. Raises ValueError."""
-        end = self._buffer.find(b"\r\n\r\n")
-        if end < 0:
-            if len(self._buffer) > _HEAD_BYTES_MAX:
+        self._status = 0
+        while self._status < 200:  # Interim answers come before the answer.
+            end = self._buffer.find(b"\r\n\r\n")
+            if end < 0 or end > _HEAD_BYTES_MAX:
+                if len(self._buffer) > _HEAD_BYTES_MAX:
+                    raise ValueError
+                return None
+            first, *lines = bytes(self._buffer[:end]).decode("latin-1").split("\r\n")
+            del self._buffer[: end + 4]
+            version, _, rest = first.partition(" ")
+            if version not in ("HTTP/1.1", "HTTP/1.0"):
                 raise ValueError
-            return None
-        first, *lines = bytes(self._buffer[:end]).decode("latin-1").split("\r\n")
-        del self._buffer[: end + 4]
-        version, _, rest = first.partition(" ")
-        if version not in ("HTTP/1.1", "HTTP/1.0"):
-            raise ValueError
-        self._status = int(rest[:3])
-        if self._status < 200:  # An interim answer.
-            return self._head()
+            self._status = int(rest[:3])
         self._headers = headers = _headers_of(lines)
         self._closes = version == "HTTP/1.0" or "close" in headers.get("connection", "").lower()
         coding, length = headers.get("transfer-encoding"), headers.get("content-length")
         if coding is not None:
             if coding.lower() != "chunked":
                 raise ValueError
-            self._chunks: list[bytes] = []
+            self._unchunked = bytearray()
             self._parse = self._chunked
         elif self._status == 204 or length is not None:
             self._length = 0 if self._status == 204 else int(length or "")
@@ -220,17 +222,19 @@ class _Connection(asyncio.Protocol):
 
     def _chunked(self) -> Answer | None:
         """Reads whole chunks (RFC 9112 §7.1). Raises ValueError."""
-        while (end := self._buffer.find(b"\r\n")) >= 0:
+        while (end := self._buffer.find(b"\r\n", 0, _SIZE_LINE_BYTES_MAX)) >= 0:
             size = int(bytes(self._buffer[:end]).partition(b";")[0], 16)
             after = end + 2 + size + 2
-            if size < 0 or sum(map(len, self._chunks)) + size > _BODY_BYTES_MAX:
+            if size < 0 or len(self._unchunked) + size > _BODY_BYTES_MAX:
                 raise ValueError
             if len(self._buffer) < after:
                 return None
-            self._chunks.append(bytes(self._buffer[end + 2 : end + 2 + size]))
+            self._unchunked += self._buffer[end + 2 : end + 2 + size]
             del self._buffer[:after]
             if size == 0:
-                return Answer(self._status, self._headers, b"".join(self._chunks))
+                return Answer(self._status, self._headers, bytes(self._unchunked))
+        if len(self._buffer) >= _SIZE_LINE_BYTES_MAX:
+            raise ValueError
         return None
 
     def _rest(self) -> Answer | None:

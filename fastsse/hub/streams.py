@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from fastsse._core import QUEUE_MAX, REASON_ENDED, REASONS, Frame, Sender, raw_frame
 from fastsse._seal import SealedSocket
 from fastsse.auth.renewal import Held
-from fastsse.auth.rights import ANONYMOUS, Rights, is_named
+from fastsse.auth.rights import ANONYMOUS, Claims, Rights, is_named
 from fastsse.backbone import Backbone
 from fastsse.errors import StreamRefused
 from fastsse.hub.channels import Channel, Channels
@@ -127,6 +127,9 @@ class Streams:
         self._openings_place = -1
         #: Facts of open streams for operators; None: they are not kept.
         self.connections: Connections | None = None
+        #: Whether tokens can be renewed and revoked. If not, a stream whose rights have no end
+        #: needs no rows for them.
+        self.renews = True
         self._inspecting: dict[int, Inspected] = {}
 
     @property
@@ -207,7 +210,7 @@ class Streams:
         channel: Channel | None = None
         try:
             channel = self._join(subscription, rights)
-            options = _options(rights, subscription.dialect, door_number)
+            options = _options(self._claims(rights), subscription.dialect, door_number)
             is_at_head = subscription.cursor.kind == "head" and not subscription.last_each
             if isinstance(subscription, TailSubscription):
                 self._open_tail(handle, fd, channel, (head, chunked), subscription, options)
@@ -250,6 +253,13 @@ class Streams:
     def go_on_plain(self, handle: int) -> bool:
         """The records of a stream stay the door's. False if it has ended."""
         return not self._is_stopped and self._sender.go_on_plain(handle)
+
+    def _claims(self, rights: Rights | None) -> Claims | None:
+        """What is kept of the rights of a stream; None: nothing in it can end the stream."""
+        if rights is None or rights is ANONYMOUS:
+            return None
+        # A token without other claims can still be older than a revocation.
+        return rights.claims if self.renews or rights.claims[0] else None
 
     def _join(self, subscription: Subscription, rights: Rights | None) -> Channel:
         """The channel of all equal subscriptions. The stream must leave it later."""
@@ -470,17 +480,16 @@ def may_be_stream_id(text: bytes) -> bool:
     return _STREAM_ID.fullmatch(text) is not None
 
 
-def _options(rights: Rights | None, dialect: Dialect, door_number: int) -> dict[str, Any]:
+def _options(claims: Claims | None, dialect: Dialect, door_number: int) -> dict[str, Any]:
     """The arguments of `Sender.attach` that not every stream has."""
-    is_usual = rights is None and not dialect.pings and not dialect.heartbeat_s
+    is_usual = claims is None and not dialect.pings and not dialect.heartbeat_s
     if is_usual and not dialect.pad_bytes and not door_number:
         return _NO_OPTIONS
     options: dict[str, Any] = {}
     if door_number:
         options["door_number"] = door_number
-    # A token without other claims can still be older than a revocation.
-    if rights is not None and rights is not ANONYMOUS:
-        options["claims"] = rights.claims
+    if claims is not None:
+        options["claims"] = claims
     if dialect.pings:
         options["pings"] = True
     if dialect.heartbeat_s or dialect.pad_bytes:

@@ -48,6 +48,24 @@ async def test_stream_ends_when_its_client_leaves(app: fastsse.Mount) -> None:
     await until(lambda: not app.stream_count)
 
 
+async def test_poll_waits_no_longer_when_its_client_leaves(app: fastsse.Mount) -> None:
+    async with Call(app, "/events?topic=news&wait=60s") as poll:
+        await until(lambda: app._engine is not None)
+        assert app._engine is not None
+        polls = app._engine._worker._hub.streams.polls
+        await until(lambda: polls.waiting == 1)
+        poll.leave()
+        await poll.answered()
+        assert polls.waiting == 0
+        assert poll.status == 0
+    async with Call(app, "/events?topic=news&wait=60s") as poll:
+        await until(lambda: polls.waiting == 1)
+        await app.publish("news", "1")
+        await poll.answered()
+        assert poll.status == 200
+        assert b'"data":"1"' in poll.body
+
+
 async def test_stream_of_an_ended_topic_is_complete(app: fastsse.Mount) -> None:
     async with Call(app, "/events?topic=run") as stream:
         await opened(app, stream)

@@ -65,6 +65,12 @@ def test_event_over_the_limit_is_refused_before_it_is_held(part: bytes) -> None:
         [decoder.feed(part) for _ in range(50)]
 
 
+def test_empty_piece_between_the_halves_of_a_line_end_is_nothing() -> None:
+    decoder = Decoder(100)
+    pieces = [b"data: a\r", b"", b"\ndata: b\r", b"", b"\n\r\n"]
+    assert [event.data for piece in pieces for event in decoder.feed(piece)] == ["a\nb"]
+
+
 def test_many_small_events_are_no_large_one() -> None:
     decoder = Decoder(20)
     assert (

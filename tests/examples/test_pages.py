@@ -52,7 +52,7 @@ def downloaded(monkeypatch: pytest.MonkeyPatch) -> None:
 # How others than the pages of `examples.site` are started.
 COMMANDS = {
     "llm": "python -m uvicorn --port 8000 examples.llm.app:app",
-    "notifications": "python examples/notifications/app.py",
+    "notifications": "examples/notifications/start",
 }
 
 

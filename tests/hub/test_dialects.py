@@ -165,6 +165,22 @@ def test_a_stream_receives_a_notice_before_its_token_ends_and_then_ends(noticing
     assert noticing.hub.streams.held_by(client.handle) is None
 
 
+def test_where_no_token_is_revoked_only_rights_with_an_end_have_rows(noticing: Node) -> None:
+    streams = noticing.hub.streams
+    streams.renews = False
+    endless = noticing.subscribe("a", rights=Rights(subscribe=["a"], subject="me"))
+    ending = noticing.subscribe("a", rights=Rights(subscribe=["a"], expires_s=time.time() + 20))
+    noticing.publish("a", "for both", private=True)
+    for client in (endless, ending):
+        assert noticing.run_until_received(client, 1)[-1] == "for both"
+    assert streams.held_by(endless.handle) is None
+    assert streams.held_by(ending.handle) == (0, ("a",))
+    noticing.sender.advance_clock(21_000)
+    noticing.run_until(lambda: ending.is_ended and bool(noticing.closed))
+    assert noticing.closed[0].reason == "expired"
+    assert not endless.is_ended
+
+
 def test_a_renewed_stream_lives_on(noticing: Node) -> None:
     streams = noticing.hub.streams
     client = noticing.subscribe("a", rights=Rights(subscribe=["a"], expires_s=time.time() + 20))

@@ -160,10 +160,11 @@ function turn(): Promise<void> {
   });
 }
 
-export function asStreamError(error: unknown): StreamError {
+/** The fault that an error is; `late` if the error comes of a time-out. */
+export function asStreamError(error: unknown, late?: StreamError): StreamError {
   if (error instanceof StreamError) return error;
   const kind = error instanceof RangeError ? "too-large" : "network";
-  return new StreamError(kind, `${(error as Error)?.message ?? error}`, { cause: error });
+  return late ?? new StreamError(kind, `${(error as Error)?.message ?? error}`, { cause: error });
 }
 
 /** The time-outs of a request. */
@@ -219,6 +220,6 @@ export function watch(request: StreamRequest): Watch {
       check();
     },
     stop,
-    fault: (error) => late ?? asStreamError(error),
+    fault: (error) => asStreamError(error, late),
   };
 }

@@ -1,5 +1,6 @@
 // A server that does what a test says, on a free port of the loopback address.
 import { createServer } from "node:http";
+import { createServer as createTcpServer } from "node:net";
 
 export const STREAM = { "Content-Type": "text/event-stream; charset=utf-8" };
 
@@ -57,4 +58,30 @@ export function record(hub, selector, options = {}) {
     ...options,
   });
   return seen;
+}
+
+/**
+ * As `serve`, for bytes that are no answer of a server.
+ *
+ * @param answer called with (socket, number of the request) when the head of a request has come
+ */
+export async function serveBytes(t, answer) {
+  const requests = [];
+  const sockets = new Set();
+  const server = createTcpServer((socket) => {
+    sockets.add(socket);
+    socket.on("error", () => {});
+    let head = "";
+    socket.on("data", (data) => {
+      if (head.includes("\r\n\r\n")) return;
+      head += data;
+      if (head.includes("\r\n\r\n")) answer(socket, requests.push(Date.now()));
+    });
+  });
+  await new Promise((resolve) => server.listen(0, "127.0.0.1", resolve));
+  t.after(() => {
+    for (const socket of sockets) socket.destroy();
+    return new Promise((resolve) => server.close(resolve));
+  });
+  return { url: `http://127.0.0.1:${server.address().port}`, requests };
 }
