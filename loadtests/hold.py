@@ -22,9 +22,11 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from pathlib import Path
 
 import click
@@ -39,6 +41,7 @@ RESERVE = 300
 UNEVEN = 850
 SAMPLE = 100
 POLL_S = 0.1
+BUSY_S = 60
 TOKEN_S = 3600
 # Of `/proc/net/netstat`: what the kernel did not take.
 REFUSALS = ("ListenOverflows", "ListenDrops", "TCPMemoryPressures", "TCPAbortOnMemory")
@@ -132,9 +135,18 @@ def available_bytes() -> int:
 
 
 def stats(server: Server) -> dict:
-    """The whole service's `/stats`."""
-    with urllib.request.urlopen(f"{server.url}/stats", timeout=60) as answer:
-        return json.load(answer)
+    """The whole service's `/stats`. While a million streams open, a worker may be too busy to
+    answer in time. A 503 is tried again, as its `Retry-After` says, for a minute."""
+    until_s = time.monotonic() + BUSY_S
+    while True:
+        try:
+            with urllib.request.urlopen(f"{server.url}/stats", timeout=BUSY_S) as answer:
+                return json.load(answer)
+        except urllib.error.HTTPError as error:
+            text = error.read().decode()
+            if error.code != HTTPStatus.SERVICE_UNAVAILABLE or time.monotonic() > until_s:
+                raise click.ClickException(f"/stats answered {error.code}: {text}") from error
+            time.sleep(float(error.headers.get("Retry-After", "1")))
 
 
 def publish(held: Held, number: int) -> str:

@@ -10,7 +10,7 @@ from fastsse.auth.rights import Rights
 from fastsse.control.feeds import FeedBounds, Feeds, FeedTopics
 from fastsse.errors import BadRequest, FastsseError, InvalidSubscription, Unavailable
 from fastsse.events import check_topic
-from fastsse.http.problems import Problem
+from fastsse.http.problems import Problem, retry_problem
 from fastsse.http.request import Request
 from fastsse.http.responses import Response, json_response
 from fastsse.http.router import Exchange, Paths, Route, admit_length
@@ -106,9 +106,7 @@ def unread(error: FastsseError) -> FastsseError:
     """The answer when feeds can't be stored or read now."""
     if not isinstance(error, Unavailable):
         return error
-    after = b"Retry-After: %d\r\n" % error.retry_after_s
-    detail = "The feed can't be stored or read now. Retry the request later."
-    return Problem(503, detail, header_lines=after, members={"reason": error.reason})
+    return retry_problem(error, "The feed can't be stored or read now. Retry the request later.")
 
 
 class FeedsInUse:

@@ -5,13 +5,14 @@ from functools import partial
 from typing import Final
 
 from fastsse.control.stats import IS_READY, StatsClient
-from fastsse.errors import FastsseError
+from fastsse.errors import FastsseError, Unavailable
+from fastsse.http.problems import retry_problem
 from fastsse.http.request import Request
 from fastsse.http.responses import JSON, NOT_STORED, Response, text_response
 from fastsse.http.router import Exchange, Handler, Route
 from fastsse.metrics import CONTENT_TYPE, OPEN_CONTENT_TYPE
 
-__all__ = ["Lines", "health_routes"]
+__all__ = ["Lines", "health_routes", "no_figures"]
 
 _VARY: Final = b"Vary: Accept\r\n" + NOT_STORED
 _METRICS_LINES: Final = b"Content-Type: %s\r\n" % CONTENT_TYPE.encode() + _VARY
@@ -88,11 +89,18 @@ def _responder(exchange: Exchange, lines: bytes) -> Callable[[bytes | FastsseErr
 
     def respond(body: bytes | FastsseError) -> None:
         if isinstance(body, FastsseError):
-            exchange.fail(body)
+            exchange.fail(no_figures(body))
         else:
             exchange.respond(Response.of(200, body, lines))
 
     return respond
+
+
+def no_figures(error: FastsseError) -> FastsseError:
+    """The answer when the control service gave no figures."""
+    if not isinstance(error, Unavailable):
+        return error
+    return retry_problem(error, "The hub process did not answer in time. Retry the request later.")
 
 
 def _get(handler: Handler) -> dict[bytes, Route]:

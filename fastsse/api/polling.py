@@ -17,7 +17,7 @@ from fastsse.api.rate_limits import LimitedAccess
 from fastsse.auth.rights import Rights
 from fastsse.errors import FastsseError, InvalidSubscription, Unavailable
 from fastsse.http.codings import GZIP, VARY, accepts_gzip, gzip_parts
-from fastsse.http.problems import Problem
+from fastsse.http.problems import Problem, retry_problem
 from fastsse.http.request import Request
 from fastsse.http.responses import NOT_STORED, Response
 from fastsse.http.router import Exchange
@@ -209,6 +209,4 @@ def _keep(cache: OrderedDict[_Key, _Made], key: _Key, made: _Made) -> None:
 
 
 def _unread(error: Unavailable) -> Problem:
-    after = b"Retry-After: %d\r\n" % error.retry_after_s
-    detail = "History can't be read now. Retry the request later."
-    return Problem(503, detail, header_lines=after, members={"reason": error.reason})
+    return retry_problem(error, "History can't be read now. Retry the request later.")

@@ -64,19 +64,27 @@ def problem_of(error: FastsseError) -> Problem:
     if isinstance(error, Forbidden):
         return Problem(403, error.detail)
     if isinstance(error, Unavailable):
-        after = b"Retry-After: %d\r\n" % max(1, round(error.retry_after_s))
         if isinstance(error, RateExceeded):
             detail = f"The topic takes {error.rate} events a second (max_publish_rate)."
+            after = _retry_after(error)
             return Problem(
                 429, detail, field="topic", header_lines=after, members={"topic": error.topic}
             )
-        detail = "The event was not published. Retry it later."
-        return Problem(503, detail, header_lines=after, members={"reason": error.reason})
+        return retry_problem(error, "The event was not published. Retry it later.")
     if isinstance(error, NotKept):
         return Problem(404, error.detail, field=error.field)
     if isinstance(error, InterceptorFailed):
         return Problem(500, str(error))
     return Problem(500, "The server failed to handle this request.")
+
+
+def retry_problem(error: Unavailable, detail: str) -> Problem:
+    """A 503 with `Retry-After` and the error's reason. `detail` says what was not done."""
+    return Problem(503, detail, header_lines=_retry_after(error), members={"reason": error.reason})
+
+
+def _retry_after(error: Unavailable) -> bytes:
+    return b"Retry-After: %d\r\n" % max(1, round(error.retry_after_s))
 
 
 def problem_response(problem: Problem) -> Response:

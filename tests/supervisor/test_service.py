@@ -106,6 +106,21 @@ async def test_killed_hub_ends_no_stream_and_loses_nothing(serve) -> None:
             assert [(await anext(resumed)).id for _ in ids] == ids
 
 
+async def test_figures_of_a_hub_that_stands_still_are_a_503_that_says_so(serve) -> None:
+    service = await serve("--workers", "2")
+    (hub,) = service.children()["hub"]
+    os.kill(hub, signal.SIGSTOP)
+    try:
+        async with httpx.AsyncClient(base_url=service.url, timeout=30) as client:
+            paths = ("/stats", "/metrics", "/admin/history")
+            answers = await asyncio.gather(*(client.get(path) for path in paths))
+    finally:
+        os.kill(hub, signal.SIGCONT)
+    for answer in answers:
+        assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+        assert "hub process" in answer.json()["detail"]
+
+
 async def test_killed_supervisor_takes_all_with_it(serve) -> None:
     service = await serve("--workers", "2")
     children = service.children()

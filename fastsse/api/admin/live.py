@@ -10,6 +10,7 @@ from typing import Final
 
 from fastsse._core import raw_frame
 from fastsse.api.admin.access import ConsoleAccess
+from fastsse.api.health import no_figures
 from fastsse.api.rate_limits import RequestLimits
 from fastsse.api.ticket_streams import Terms
 from fastsse.control.stats import StatsClient
@@ -92,7 +93,7 @@ class LiveStats:
 def _answered(exchange: Exchange) -> Callable[[bytes | FastsseError], None]:
     def done(answer: bytes | FastsseError) -> None:
         if isinstance(answer, FastsseError):
-            exchange.fail(answer)
+            exchange.fail(no_figures(answer))
         else:
             exchange.respond(json_response(answer))
 

@@ -30,6 +30,7 @@ from fastsse.api.admin.parameters import (
     read_duration,
 )
 from fastsse.api.admin.topics import SORTS, TopicLister, merged_topics
+from fastsse.api.health import no_figures
 from fastsse.api.rate_limits import RequestLimits
 from fastsse.auth.guard import Guard
 from fastsse.auth.revocations import Revocation
@@ -328,7 +329,7 @@ class Admin:
 
         def known(condition: bytes | FastsseError) -> None:
             if isinstance(condition, FastsseError):
-                exchange.fail(condition)
+                exchange.fail(no_figures(condition))
                 return
             checks = orjson.loads(condition)
             if topic is None:
