@@ -368,10 +368,21 @@ cdef class WholeLog:
 
 
 cdef bint all_evicted(tuple owners, Place place) noexcept:
-    for topic in owners:
-        if not (<Topic>topic).has_evicted(place):
+    """From the last one on: topics that evict an event do that in their order, so the last one often
+    keeps it until the end."""
+    cdef Py_ssize_t index
+    for index in range(len(owners) - 1, -1, -1):
+        if not (<Topic>owners[index]).has_evicted(place):
             return False
     return True
+
+
+cdef bint any_heard(tuple topics) noexcept:
+    """Whether a channel names one of the topics."""
+    for topic in topics:
+        if (<Topic>topic).channels:
+            return True
+    return False
 
 
 # -- history --------------------------------------------------------------------------------------
@@ -468,6 +479,8 @@ cdef class HistoryLog:
         self.keep(frame, topics, own_id, extras)
         if run is NULL or not is_sent(frame, describes):
             return 0           # What a control entry says was done when it was kept.
+        if not (heard_by_all or any_heard(topics)):
+            return 0
         for index in range(len(topics)):
             numbers[index] = (<Topic>topics[index]).number
         run_add(run, frame, numbers, <uint32_t>len(topics), policy_of(frame, strictest(topics)), shown,

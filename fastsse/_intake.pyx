@@ -6,6 +6,7 @@
 # Over 400 lines: a request is read, batched and answered here, without a call between files.
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.dict cimport PyDict_GetItem
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from cpython.object cimport PyObject_SetAttr
 from cpython.tuple cimport PyTuple_GET_ITEM
@@ -127,7 +128,8 @@ cdef class Lane:
     `answer_taken`, `refuse_taken` and `break_taken`. `_is_within` says that a part of a head was read.
     """
 
-    cdef public int _state
+    cdef int state
+    cdef bint is_flushed                # the transport has nothing to send
     cdef public bint _choked, _at_eof, _is_within
     cdef public bytes _kept             # not parsed yet
     cdef public object _transport, _wait
@@ -140,6 +142,15 @@ cdef class Lane:
         self.fd = -1
         self._kept = b""
 
+    @property
+    def _state(self):
+        return self.state
+
+    @_state.setter
+    def _state(self, int state):
+        # Each answer that Python writes is followed by a change of the state.
+        self.state, self.is_flushed = state, False
+
     def _join_intake(self, Intake intake):
         """Sets where received bytes go first; None: to `on_data`."""
         self.intake = intake
@@ -147,7 +158,7 @@ cdef class Lane:
     def data_received(self, bytes data not None):
         """Of the transport."""
         cdef Py_ssize_t size = 0
-        if self.intake is not None and self._state == HEAD:
+        if self.intake is not None and self.state == HEAD:
             if not (self._is_within or self._choked or self._kept):
                 size = self.intake.take_all(self, data)
                 if size == PyBytes_GET_SIZE(data):
@@ -161,7 +172,7 @@ cdef class Lane:
             self.idle, self.idle_since_s = intake.deadlines.idle, lately_s
             self.on_answered()
         else:
-            self._state = HEAD
+            self.state = HEAD
         return 0
 
     cdef int find_fd(self) except? -3:
@@ -179,15 +190,20 @@ cdef class Lane:
         cdef ssize_t sent = 0
         cdef int fd = self.find_fd()
         transport = self._transport
-        if (fd >= 0 and not self._choked and not transport.get_write_buffer_size()
-                and not transport.is_closing()):
+        if fd >= 0 and not self._choked and not transport.is_closing() and self.has_flushed():
             # It never waits, so releasing the GIL would cost more than it gives.
             sent = send(fd, out, size, MSG_DONTWAIT | MSG_NOSIGNAL)
             if sent < 0:
                 sent = 0                # The transport meets the same error, or waits.
         if <size_t>sent < size:
+            self.is_flushed = False
             transport.write(PyBytes_FromStringAndSize(out + sent, size - sent))
         return 0
+
+    cdef bint has_flushed(self) except -1:
+        if not self.is_flushed:
+            self.is_flushed = not self._transport.get_write_buffer_size()
+        return self.is_flushed
 
 
 cdef class BegunDigest:
@@ -252,7 +268,8 @@ cdef class KnownTarget:
     cdef bytes digest_of(self, object digested, bytes media_type, bytes body):
         """The digest of a request with a key. `digested` gives what begins that of a target and a
         media type."""
-        cdef BegunDigest begun = self.digests.get(media_type)
+        cdef void* found = <void*>PyDict_GetItem(self.digests, media_type)
+        cdef BegunDigest begun = <BegunDigest>found if found is not NULL else None
         if begun is None:
             if len(self.digests) >= DIGESTS_MAX:
                 self.digests.clear()
@@ -337,7 +354,8 @@ cdef class OpenStream(KnownTarget):
 
 cdef bytes key_of(bytes scope, Text text):
     """A key with its scope: 1 to 256 printable characters, in quotes or not; None for any other."""
-    cdef size_t i
+    cdef size_t i, scope_bytes = PyBytes_GET_SIZE(scope)
+    cdef bytes key
     while text.size and is_blank(text.at[text.size - 1]):
         text.size -= 1
     if text.size > 1 and text.at[0] == c'"' == text.at[text.size - 1]:
@@ -347,7 +365,10 @@ cdef bytes key_of(bytes scope, Text text):
     for i in range(text.size):
         if not 0x20 <= text.at[i] <= 0x7e:
             return None
-    return scope + bytes_of(text)
+    key = PyBytes_FromStringAndSize(NULL, scope_bytes + text.size)
+    memcpy(PyBytes_AS_STRING(key), PyBytes_AS_STRING(scope), scope_bytes)
+    memcpy(PyBytes_AS_STRING(key) + scope_bytes, text.at, text.size)
+    return key
 
 
 cdef inline bint is_blank(char one) noexcept:
@@ -387,27 +408,67 @@ cdef class KnownPublisher:
         self.rights, self.still, self.scope = rights, still, scope
 
 
+cdef inline list added(list column, object value, Py_ssize_t count):
+    """A column of `count` values with the next one; None while it has only Nones."""
+    if column is None:
+        if value is None:
+            return None
+        column = [None] * count
+    column.append(value)
+    return column
+
+
+cdef inline object at_or_none(list column, Py_ssize_t at):
+    return None if column is None else column[at]
+
+
 cdef class Batch:
     """Requests that are published in one call: runs of them, each of one connection."""
 
     cdef Intake intake
     cdef EventBatch events
-    cdef list lanes, targets, own_ids
-    cdef list headers                   # of each run: the few that its answer depends on, or None
-    cdef list appends                   # of each run: an append to a durable stream as it came, or None
-    cdef list keys, digests             # of each request, None: it has no key; both None: none has one
+    cdef list lanes, targets
+    # Columns that are None while none of their values is anything else.
+    cdef list own_ids                   # of each request; of an append lines for its producer
+    cdef list headers                   # of each run: the few that its answer depends on
+    cdef list appends                   # of each run: an append to a durable stream as it came
+    cdef list keys, digests             # of each request with a key
     cdef uint16_t counts[BATCH_EVENTS_MAX]
+    cdef size_t size                    # requests
     cdef size_t data_bytes
+    cdef bint ends_run                  # nothing may join the last run
     cdef bint is_answered
 
     def __cinit__(self, Intake intake):
         self.intake = intake
         self.events = EventBatch()
-        self.lanes, self.targets, self.own_ids, self.headers = [], [], [], []
-        self.appends = []
+        self.lanes, self.targets = [], []
 
     cdef bint has_room(self) noexcept:
-        return len(self.own_ids) < BATCH_EVENTS_MAX and self.data_bytes < BATCH_BYTES_MAX
+        return self.size < BATCH_EVENTS_MAX and self.data_bytes < BATCH_BYTES_MAX
+
+    cdef int begin_run(self, Lane lane, RunHeaders headers, bytes append) except -1:
+        """The next requests are of a connection."""
+        cdef Py_ssize_t runs = len(self.lanes)
+        self.headers = added(self.headers, headers, runs)
+        self.appends = added(self.appends, append, runs)
+        # One that is given back is not overtaken.
+        self.ends_run = headers is not None or append is not None
+        self.counts[runs] = 0
+        self.lanes.append(lane)
+        return 0
+
+    cdef int add(self, KnownTarget target, bytes own_id, bytes key, bytes digest, size_t data_bytes) except -1:
+        """A request of the last run, whose event was added."""
+        self.own_ids = added(self.own_ids, own_id, self.size)
+        if key is not None or self.keys is not None:
+            self.keys = added(self.keys, key, self.size)
+            self.digests = added(self.digests, digest, self.size)
+        self.targets.append(target)
+        self.counts[len(self.lanes) - 1] += 1
+        self.size += 1
+        self.data_bytes += data_bytes
+        return 0
 
     cdef int publish(self) except -1:
         """Publishes all of it; the answers follow now or later."""
@@ -425,7 +486,7 @@ cdef class Batch:
             self.is_answered = True
             for run, lane in enumerate(self.lanes):
                 if not self.give_back(run):
-                    lane.break_taken(self.targets_of(run), self.headers[run])
+                    lane.break_taken(self.targets_of(run), at_or_none(self.headers, run))
         if not self.is_answered:
             for lane in self.lanes:
                 (<Lane?>lane).on_waiting()
@@ -433,17 +494,6 @@ cdef class Batch:
 
     cdef object all_events(self):
         return self.events if self.keys is None else KeyedBatch(self.events, self.keys, self.digests)
-
-    cdef int add_key(self, bytes key, bytes digest) except -1:
-        """The key of the request that was added last; None: it has none."""
-        if self.keys is None:
-            if key is None:
-                return 0
-            self.keys = [None] * (len(self.own_ids) - 1)
-            self.digests = self.keys[:]
-        self.keys.append(key)
-        self.digests.append(digest)
-        return 0
 
     def done(self, outcome):
         """The hub has published or refused it."""
@@ -458,13 +508,13 @@ cdef class Batch:
     cdef int refuse(self, object error) except -1:
         for run, lane in enumerate(self.lanes):
             if not self.give_back(run):
-                lane.refuse_taken(error, self.targets_of(run), self.headers[run])
+                lane.refuse_taken(error, self.targets_of(run), at_or_none(self.headers, run))
         return 0
 
     cdef bint give_back(self, size_t run) except -1:
         """Lets the connection read an append that was refused, or known already, as any other
         request: what it is answered depends on the stream. Nothing of it was stored now."""
-        cdef bytes data = self.appends[run]
+        cdef bytes data = at_or_none(self.appends, run)
         if data is None:
             return False
         self.intake.streams.pop((<OpenStream?>self.targets_of(run)[0]).raw, None)
@@ -476,7 +526,7 @@ cdef class Batch:
         cdef size_t run, first = 0, count
         for run, lane in enumerate(self.lanes):
             count = self.counts[run]
-            if self.appends[run] is not None:
+            if at_or_none(self.appends, run) is not None:
                 if type(outcomes[first]) is int:
                     self.answer_append(run, first, outcomes[first])
                 else:
@@ -484,11 +534,11 @@ cdef class Batch:
                 first += count
                 continue
             ids = [
-                one if isinstance(one, FastsseError) else own_id or position_text(place_of(one))
-                for one, own_id in zip(
-                    outcomes[first:first + count], self.own_ids[first:first + count])
+                one if isinstance(one, FastsseError)
+                else at_or_none(self.own_ids, at) or position_text(place_of(one))
+                for at, one in enumerate(outcomes[first:first + count], first)
             ]
-            lane.answer_taken(ids, self.targets_of(run), self.headers[run])
+            lane.answer_taken(ids, self.targets_of(run), at_or_none(self.headers, run))
             first += count
         return 0
 
@@ -502,15 +552,15 @@ cdef class Batch:
         """Answers an append that was stored. It is the only request of its run."""
         cdef Intake intake = self.intake
         cdef Lane lane = self.lanes[run]
-        cdef RunHeaders headers = self.headers[run]
+        cdef RunHeaders headers = at_or_none(self.headers, run)
         cdef bytes lines = intake.lines if headers is None else headers.lines
-        cdef bytes for_producer = self.own_ids[at]
+        cdef bytes for_producer = at_or_none(self.own_ids, at)
         cdef Place place
         set_place(&place, position)
         if intake.is_draining:
             lines += CLOSE_LINE
         size = intake.write_appended(lines, place, for_producer)
-        if lane._state == ANSWERING:                # Else it is gone.
+        if lane.state == ANSWERING:                # Else it is gone.
             lane.answer(intake.out, size)
             lane.settle(intake, intake.deadlines.lately_s)
         if for_producer is None:
@@ -531,8 +581,8 @@ cdef class Batch:
         cdef Place place
         cdef bytes lines
         for run in range(<size_t>len(self.lanes)):
-            lane, headers, count = self.lanes[run], self.headers[run], self.counts[run]
-            if self.appends[run] is not None:
+            lane, headers, count = self.lanes[run], at_or_none(self.headers, run), self.counts[run]
+            if at_or_none(self.appends, run) is not None:
                 if at in repeats:
                     self.give_back(run)
                 else:
@@ -549,9 +599,9 @@ cdef class Batch:
                     place = in_row.at(at)
                 else:
                     set_place(&place, positions[at])
-                size += intake.write_answer(size, lines, place, self.own_ids[at])
+                size += intake.write_answer(size, lines, place, at_or_none(self.own_ids, at))
                 at += 1
-            if lane._state == ANSWERING:            # Else it is gone.
+            if lane.state == ANSWERING:            # Else it is gone.
                 lane.answer(intake.out, size)
                 lane.settle(intake, lately_s)
         if at > appended:
@@ -594,7 +644,7 @@ cdef class Intake:
     cdef HeaderNames names
     cdef HeadBounds bounds
     cdef readonly object policy
-    cdef object publish, publish_now, call_soon, flush_now, deadlines
+    cdef object publish, publish_now, digested, call_soon, flush_now, deadlines
     cdef bytes answer_head, lines, host
     cdef dict targets, publishers, hosts
     cdef bytes last_raw                 # the last target without an own id
@@ -624,6 +674,7 @@ cdef class Intake:
         bint is_traced=False
     ):
         self.policy, self.publish, self.publish_now = policy, policy.publish, policy.publish_now
+        self.digested = policy.digested
         self.call_soon = loop.call_soon
         self.deadlines = deadlines
         self.flush_now = self.flush
@@ -694,12 +745,10 @@ cdef class Intake:
                 break
             at += size
             count += 1
-            if self.batch.headers[-1] is not None or not self.batch.has_room():
+            if self.batch.ends_run or not self.batch.has_room():
                 break
-            if self.batch.appends[-1] is not None:
-                break                           # One that is given back is not overtaken.
         if count:
-            lane._state = ANSWERING             # What comes meanwhile is kept.
+            lane.state = ANSWERING             # What comes meanwhile is kept.
             self.on_joined(count)
         return at - begin
 
@@ -756,32 +805,22 @@ cdef class Intake:
             key = key_of(publisher.scope, head.values[KEY])
             if key is None or own_id is not None:
                 return 0
-            digest = target.digest_of(
-                self.policy.digested, value_of(head.values[MEDIA_TYPE]), body)
+            digest = target.digest_of(self.digested, value_of(head.values[MEDIA_TYPE]), body)
         if self.counts_clients and not self.policy.counts(lane, publisher.rights, headers):
             return 0
         if before == 0:
             self.begin_run(lane, headers, None)
         batch = self.batch
-        batch.counts[len(batch.lanes) - 1] += 1
         target.add_event(batch.events, body, kind, own_id, directives)
-        batch.own_ids.append(own_id)
-        batch.add_key(key, digest)
-        batch.targets.append(target)
-        batch.data_bytes += head.body_bytes
+        batch.add(target, own_id, key, digest, head.body_bytes)
         return size
 
     cdef int begin_run(self, Lane lane, RunHeaders headers, bytes append) except -1:
         """The next requests of the batch are of a connection."""
-        cdef Batch batch = self.batch
-        if not batch.has_room():
-            self.full.append(batch)
-            batch = self.batch = Batch(self)
-        batch.counts[len(batch.lanes)] = 0
-        batch.lanes.append(lane)
-        batch.headers.append(headers)
-        batch.appends.append(append)
-        return 0
+        if not self.batch.has_room():
+            self.full.append(self.batch)
+            self.batch = Batch(self)
+        return self.batch.begin_run(lane, headers, append)
 
     cdef bint is_of_streams(self, Text target) noexcept:
         cdef size_t size = PyBytes_GET_SIZE(self.streams_path)
@@ -815,12 +854,8 @@ cdef class Intake:
             for_producer = b"Producer-Epoch: %b\r\nProducer-Seq: %b\r\n" % (bytes_of(epoch), bytes_of(sequence))
         self.begin_run(lane, headers, PyBytes_FromStringAndSize(body - head.size, size))
         batch = self.batch
-        batch.counts[len(batch.lanes) - 1] = 1
         stream.add_event(batch.events, data, stream.kind, None, directives)
-        batch.own_ids.append(for_producer)
-        batch.add_key(None, None)
-        batch.targets.append(stream)
-        batch.data_bytes += head.body_bytes
+        batch.add(stream, for_producer, None, None, head.body_bytes)
         return size
 
     cdef object directives_of(
@@ -863,7 +898,7 @@ cdef class Intake:
         else:
             return 0
         self.batches += 1
-        self.taken += len(batch.own_ids)
+        self.taken += batch.size
         batch.publish()
         return 0
 

@@ -27,6 +27,7 @@ FLOORS = [
         "_connections",
         "_door",
         "_seal",
+        "_keys",
         "_positions",
         "facts",
         "limits",

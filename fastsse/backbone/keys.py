@@ -4,17 +4,13 @@ A key is remembered for a window from its first use. What all of them take is bo
 bound new keys are refused: the window never gets shorter.
 """
 
-from collections import deque
-from collections.abc import Callable, Sequence
-from typing import Final, NamedTuple, Protocol
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
 
+from fastsse._keys import KEY_COST_BYTES, POSITION_COST_BYTES, KeyRows
 from fastsse.directives import RequestKey
 
 __all__ = ["KEY_COST_BYTES", "KeyTable", "Keys", "KnownKey", "key_cost", "known_of_entry"]
-
-# Of a key in memory, without its text: its row, the tuple, a position.
-KEY_COST_BYTES: Final = 320
-_POSITION_BYTES: Final = 48
 
 
 class KnownKey(NamedTuple):
@@ -25,13 +21,9 @@ class KnownKey(NamedTuple):
     positions: Sequence[int]
 
 
-_Row = tuple[int, bytes, int | Sequence[int]]
-"""Until when it is known, in unix milliseconds, the digest, and the position or all of them."""
-
-
 def key_cost(key: bytes, count: int) -> int:
     """Bytes that a key with so many positions counts for."""
-    return len(key) + KEY_COST_BYTES + _POSITION_BYTES * (count - 1)
+    return len(key) + KEY_COST_BYTES + POSITION_COST_BYTES * (count - 1)
 
 
 class Keys(Protocol):
@@ -54,7 +46,7 @@ def known_of_entry(position: int, key: bytes) -> tuple[bytes, KnownKey]:
     return key[1:], KnownKey(b"", (position,))
 
 
-class KeyTable:
+class KeyTable(KeyRows):
     """Keys in memory.
 
     Arguments:
@@ -63,101 +55,14 @@ class KeyTable:
         now_ms: unix milliseconds.
 
     Attributes:
-        bytes: what they take.
+        bytes: what they count for.
     """
-
-    def __init__(self, window_ms: int, total_bytes: int, now_ms: Callable[[], int]) -> None:
-        self.bytes = 0
-        self._window_ms: Final = window_ms
-        self._total_bytes: Final = total_bytes
-        self._now_ms: Final = now_ms
-        self._oldest_ms = 0
-        self._rows: Final[dict[bytes, _Row]] = {}
-        self._order: Final[deque[bytes]] = (
-            deque()
-        )  # The same keys, in the order of their first use.
-
-    def __len__(self) -> int:
-        return len(self._rows)
 
     def find(self, key: bytes) -> KnownKey | None:
         """As `Keys`. O(1)."""
-        row = self._rows.get(key)
-        if row is None or row[0] <= self._now_ms():
-            return None
-        return KnownKey(row[1], (row[2],) if isinstance(row[2], int) else row[2])
-
-    def has_room(self, size_bytes: int) -> bool:
-        """As `Keys`. O(keys that are too old)."""
-        if self._oldest_ms <= self._now_ms():
-            self._forget_old()
-        return self.bytes + size_bytes <= self._total_bytes
+        row = self.find_row(key)
+        return None if row is None else KnownKey(*row)
 
     def add(self, key: bytes, known: KnownKey, time_ms: int | None = None) -> None:
         """Remembers a key, used at a time, now by default. O(1)."""
-        now_ms = self._now_ms()
-        until_ms = (now_ms if time_ms is None else time_ms) + self._window_ms
-        if until_ms <= now_ms:
-            return
-        self._forget(key)
-        if not self._rows:
-            self._oldest_ms = until_ms
-        self._rows[key] = until_ms, known.digest, known.positions
-        self._order.append(key)
-        self.bytes += key_cost(key, len(known.positions))
-
-    def add_new(
-        self,
-        keys: Sequence[bytes | None],
-        digests: Sequence[bytes | None],
-        append: Callable[[], Sequence[int]],
-    ) -> Sequence[int] | None:
-        """Appends events and remembers their keys, if none is known, in the table or twice among
-        them, and all have room; else changes nothing and returns None. O(keys).
-
-        Arguments:
-            keys: of each event; None: it has none.
-            digests: of the request of each; None: it has no key.
-            append: appends all events and returns their positions.
-        """
-        new = [key for key in keys if key is not None]
-        size_bytes = sum(map(len, new)) + KEY_COST_BYTES * len(new)
-        if not self.has_room(size_bytes):
-            return None
-        if not self._rows.keys().isdisjoint(new) or len(set(new)) < len(new):
-            return None
-        positions = append()
-        if self._window_ms:
-            until_ms = self._now_ms() + self._window_ms
-            if not self._rows:
-                self._oldest_ms = until_ms
-            placed = zip(digests, positions, strict=True)
-            found = [(until_ms, digest, place) for digest, place in placed if digest is not None]
-            self._rows.update(zip(new, found, strict=True))
-            self._order.extend(new)
-            self.bytes += size_bytes
-        return positions
-
-    def _forget(self, key: bytes) -> None:
-        """Forgets a key that is used again."""
-        if key in self._rows:
-            self._forget_old()
-        row = self._rows.pop(key, None)
-        if row is not None:
-            self._order.remove(key)
-            self.bytes -= _cost(key, row)
-
-    def _forget_old(self) -> None:
-        now_ms, rows, order = self._now_ms(), self._rows, self._order
-        while order:
-            row = rows[order[0]]
-            if row[0] > now_ms:
-                self._oldest_ms = row[0]
-                return
-            key = order.popleft()
-            del rows[key]
-            self.bytes -= _cost(key, row)
-
-
-def _cost(key: bytes, row: _Row) -> int:
-    return key_cost(key, 1 if isinstance(row[2], int) else len(row[2]))
+        self.add_row(key, known.digest, known.positions, time_ms)

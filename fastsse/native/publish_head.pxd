@@ -200,34 +200,37 @@ cdef inline bint read_value(const HeaderName* name, Text value, PublishHead* hea
     return True
 
 
-cdef inline bint read_headers(
+cdef inline const char* read_headers(
     const HeaderNames* names, const char* at, const char* end, size_t most, PublishHead* head
 ) noexcept nogil:
-    """Takes the header lines from `at` to `end`, which is behind the last line's end."""
+    """Takes the header lines from `at` to the blank line; returns what is behind that. NULL when the
+    request is left to llhttp, also when the blank line is not before `end`."""
     cdef const char* stop
     cdef Text value
     cdef uint64_t seen = 0, bit
     cdef size_t index, count = 0
-    while at < end:
+    while end - at > 2 and not (at[0] == c'\r' and at[1] == c'\n'):
         stop = span(at, end, OF_TOKEN)
         count += 1
-        if stop == at or stop[0] != c':' or count > most:
-            return False
+        if stop == at or stop == end or stop[0] != c':' or count > most:
+            return NULL
         index = name_index(names, at, stop - at)
         value.at = stop + 1
         stop = span(value.at, end, OF_VALUE)
-        if stop[0] != c'\r' or stop[1] != c'\n':
-            return False
+        if end - stop < 2 or stop[0] != c'\r' or stop[1] != c'\n':
+            return NULL
         if index:
             while value.at[0] == c' ':
                 value.at += 1
             value.size = stop - value.at
             bit = <uint64_t>1 << index
             if seen & bit or not read_value(&names.names[index - 1], value, head):
-                return False
+                return NULL
             seen |= bit
         at = stop + 2
-    return True
+    if end - at < 2 or at[0] != c'\r' or at[1] != c'\n':
+        return NULL
+    return at + 2
 
 
 cdef inline bint read_publish_head(
@@ -237,25 +240,22 @@ cdef inline bint read_publish_head(
     """Reads a whole head; False when it is not clearly that of a publish with a body of a stated
     length within the bounds. The caller checks target, Host and credentials."""
     cdef const char* begin = at
-    cdef const char* blank
     cdef size_t most = end - at
     if most < 5 or memcmp(at, b"POST ", 5):
         return False
     if most > bounds.head_bytes:
-        most = bounds.head_bytes
-    blank = <const char*>memmem(at, most, b"\r\n\r\n", 4)
-    if blank is NULL:
-        return False
+        end = at + bounds.head_bytes
     memset(head, 0, sizeof(PublishHead))
     head.target.at = at + 5
-    at = span(head.target.at, blank, OF_TARGET)
+    at = span(head.target.at, end, OF_TARGET)
     head.target.size = at - head.target.at
-    if head.target.size > TARGET_BYTES_MAX or blank + 2 - at < 11:
+    if head.target.size > TARGET_BYTES_MAX or end - at < 11:
         return False
     if head.target.at[0] != c'/' or memcmp(at, b" HTTP/1.1\r\n", 11):
         return False
-    if not read_headers(names, at + 11, blank + 2, bounds.headers, head):
+    at = read_headers(names, at + 11, end, bounds.headers, head)
+    if at is NULL:
         return False
-    head.size = blank + 4 - begin
+    head.size = at - begin
     return (head.values[LENGTH].at is not NULL and head.values[HOST].at is not NULL
             and 0 < head.body_bytes <= bounds.body_bytes)

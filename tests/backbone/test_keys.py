@@ -1,11 +1,16 @@
 """The table of publishers' keys: single keys and whole batches of them."""
 
+import random
+from collections import deque
 from typing import Final
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fastsse._keys import NEW_KEYS_MAX
 from fastsse.backbone.keys import KEY_COST_BYTES, KeyTable, KnownKey, key_cost
+from fastsse.positions import Clock as PositionClock
 
 WINDOW_MS: Final = 100
 ROOM: Final = 12 * (KEY_COST_BYTES + 1)
@@ -91,3 +96,69 @@ def test_a_table_without_a_window_remembers_nothing() -> None:
     table = KeyTable(0, ROOM, Clock())
     assert table.add_new([b"k"], [b"d"], lambda: (4,)) == (4,)
     assert len(table) == table.bytes == 0
+
+
+def test_many_keys_come_and_go_and_each_is_found_while_it_is_known() -> None:
+    chance, clock = random.Random(7), Clock()
+    table = KeyTable(WINDOW_MS, 1 << 40, clock)
+    known: deque[tuple[bytes, tuple[int, ...], int]] = deque()
+    for nth in range(30_000):
+        # Keys of all lengths, so rows lie over the ends of blocks.
+        key = b"%d-" % nth + b"k" * chance.randrange(300)
+        places = tuple(range(nth, nth + chance.choice((1, 1, 1, 3))))
+        table.add(key, KnownKey(key[:16], places))
+        known.append((key, places, clock.now_ms + WINDOW_MS))
+        clock.now_ms += chance.random() < 0.1
+        if nth % 500 == 0:
+            table.has_room(0)
+            while known[0][2] <= clock.now_ms:
+                assert table.find(known.popleft()[0]) is None
+            assert len(table) == len(known)
+            assert table.bytes == sum(key_cost(key, len(places)) for key, places, _ in known)
+            for key, places, _ in chance.sample(known, min(len(known), 50)):
+                assert table.find(key) == KnownKey(key[:16], places)
+    clock.now_ms += WINDOW_MS
+    assert table.has_room(1 << 40)
+    assert len(table) == table.bytes == 0
+
+
+def test_a_key_that_is_used_again_while_a_batch_is_appended_is_remembered_once() -> None:
+    table = KeyTable(WINDOW_MS, ROOM, Clock())
+
+    def append() -> tuple[int, ...]:
+        table.add(b"a", KnownKey(b"other", (1,)))
+        return (2, 3)
+
+    assert table.add_new([b"a", b"b"], [b"x", b"y"], append) == (2, 3)
+    assert table.find(b"a") == KnownKey(b"x", (2,))
+    assert table.bytes == 2 * key_cost(b"a", 1)
+    assert len(table) == 2
+
+
+def test_a_batch_that_could_not_be_appended_leaves_no_key() -> None:
+    table = KeyTable(WINDOW_MS, ROOM, Clock())
+
+    def append() -> tuple[int, ...]:
+        raise OSError("full")
+
+    with pytest.raises(OSError, match="full"):
+        table.add_new([b"a"], [b"x"], append)
+    assert len(table) == table.bytes == 0
+    assert table.add_new([b"a"], [b"x"], lambda: (1,)) == (1,)
+
+
+def test_positions_of_a_run_are_those_of_its_events() -> None:
+    clock = Clock()
+    table = KeyTable(WINDOW_MS, ROOM, clock)
+    positions = PositionClock(clock).take_all(3)
+    assert table.add_new([b"a", None, b"c"], [b"x", None, b"z"], lambda: positions) is positions
+    assert table.find(b"a") == KnownKey(b"x", (positions[0],))
+    assert table.find(b"c") == KnownKey(b"z", (positions[2],))
+
+
+def test_a_batch_of_too_many_keys_is_left_to_be_judged_one_by_one() -> None:
+    table = KeyTable(WINDOW_MS, 1 << 40, Clock())
+    keys: list[bytes | None] = [b"%d" % nth for nth in range(NEW_KEYS_MAX + 1)]
+    assert table.add_new(keys, keys, lambda: ()) is None
+    assert table.add_new(keys[1:], keys[1:], lambda: range(NEW_KEYS_MAX)) == range(NEW_KEYS_MAX)
+    assert table.find(b"256") == KnownKey(b"256", (255,))
