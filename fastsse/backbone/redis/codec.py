@@ -28,6 +28,7 @@ from fastsse.streamstate import StreamAsk, StreamRow, read_stream_control
 __all__ = [
     "BLANK_RECORD",
     "DamagedRecord",
+    "SentEvent",
     "StreamEntry",
     "decode_event",
     "decode_record",
@@ -125,9 +126,17 @@ def decode_event(record: bytes) -> Event:
     return _event_of(fields)
 
 
-def decode_record(position: int, record: bytes) -> tuple[Event, int]:
+class SentEvent(NamedTuple):
+    """An event that this node has sent, and its record, without a seal."""
+
+    event: Event
+    record: bytes
+
+
+def decode_record(position: int, record: bytes, sent: SentEvent | None = None) -> tuple[Event, int]:
     """The event of a record of any format that was found at a position, and when it was published,
-    in unix milliseconds. O(bytes).
+    in unix milliseconds. O(bytes). If the record is the one that was `sent`, under a seal, the
+    event is that one too, which saves half of the cost.
 
     Raises DamagedRecord for one whose checksum fails, ValueError for what is no event.
     """
@@ -142,6 +151,8 @@ def decode_record(position: int, record: bytes) -> tuple[Event, int]:
     key = b"%b %b %b" % (id_at(position), crc, written)
     if crc32c(plain) != int(crc, 16) or _sha1(key)[:8] != check.decode():
         raise DamagedRecord("its checksum fails")
+    if sent is not None and sent.record == plain:
+        return sent.event, int(written)
     return decode_event(plain), int(written)
 
 

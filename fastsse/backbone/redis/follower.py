@@ -15,6 +15,7 @@ from fastsse.backbone import Broken, Deliver
 from fastsse.backbone.lead import LeadLog
 from fastsse.backbone.redis.codec import (
     DamagedRecord,
+    SentEvent,
     StreamEntry,
     decode_record,
     id_at,
@@ -76,6 +77,8 @@ class RedisFollower:
 
     Attributes:
         on_sent: called with each entry after it was delivered. Set it before `follow`.
+        sent_event: gives the event that this node has sent as an entry; None if it has not, or it
+            is no longer known. Set it before `follow`.
         head: the last position that was delivered or passed over.
     """
 
@@ -85,6 +88,7 @@ class RedisFollower:
         self._keys = keys
         self._health = health
         self.on_sent: Callable[[StreamEntry], None] = lambda entry: None
+        self.sent_event: Callable[[StreamEntry], SentEvent | None] = lambda entry: None
         self._skips = SkipLog()
         self._lead = LeadLog()
         self._read_through = id_at(end.position)
@@ -232,7 +236,8 @@ class RedisFollower:
         if self._held and not entry.continues(self._held[-1][0]):
             self._complete = len(self._held)
         try:
-            self._held.append((entry, *decode_record(entry.position, entry.record)))
+            sent = self.sent_event(entry)
+            self._held.append((entry, *decode_record(entry.position, entry.record, sent)))
         finally:
             if entry.left == 0:
                 self._complete = len(self._held)

@@ -13,7 +13,13 @@ from typing import Final
 from fastsse._records import crc32c
 from fastsse.backbone import Done
 from fastsse.backbone.judge import KEYS_FULL_RETRY_S, JudgedPositions, is_plain
-from fastsse.backbone.redis.codec import StreamEntry, encode_asked, encode_event, place_of
+from fastsse.backbone.redis.codec import (
+    SentEvent,
+    StreamEntry,
+    encode_asked,
+    encode_event,
+    place_of,
+)
 from fastsse.backbone.redis.follower import RedisFollower, find_end
 from fastsse.backbone.redis.log_scripts import APPEND
 from fastsse.backbone.redis.retention import RedisRetention
@@ -64,10 +70,11 @@ class WriteBatch:
     __slots__ = ("_done", "entries", "events", "key", "positions", "size_bytes")
 
     def __init__(self, events: Sequence[Event], done: Done, key: Key | None = None) -> None:
-        self.events: Final = events
+        # A batch in columns makes an event of each whenever it is asked for it.
+        self.events: Final = list(events)
         self.key: Final = b"" if key is None else b"%b:%d" % (key[0].hex().encode(), key[1])
-        self.size_bytes: Final = BATCH_COST_BYTES + sum(map(_size_of, events))
-        self.entries: Final = sum(1 + len(event.topics) for event in events)
+        self.size_bytes: Final = BATCH_COST_BYTES + sum(map(_size_of, self.events))
+        self.entries: Final = sum([1 + len(event.topics) for event in self.events])
         self.positions: list[int] = []
         self._done: Done | None = done
 
@@ -102,7 +109,10 @@ def _size_of(event: Event) -> int:
 
 
 class WriteGroup:
-    """Batches that are sent together."""
+    """Batches that are sent together.
+
+    `sent` are their events, with their records, in order.
+    """
 
     __slots__ = (
         "_batch_of",
@@ -111,6 +121,7 @@ class WriteGroup:
         "batches",
         "deadline",
         "number",
+        "sent",
         "waits_for_replicas",
     )
 
@@ -121,6 +132,7 @@ class WriteGroup:
         self.batches: Final = batches
         self.waits_for_replicas = waits_for_replicas
         self.arguments: list[bytes | int] = []
+        self.sent: list[SentEvent] = []
         self.deadline: asyncio.TimerHandle | None = None
         self._batch_of: Final = [batch for batch in batches for _ in batch.events]
         self._undelivered = len(batches)
@@ -239,6 +251,7 @@ class RedisWriter:
         self._health = health
         self._follower = follower
         follower.on_sent = self._on_delivered
+        follower.sent_event = self._sent_event
         # New for each start, because a node that restarts counts from the beginning.
         self._node: Final = os.urandom(12).hex().encode()
         self._number = 0
@@ -266,6 +279,15 @@ class RedisWriter:
             if group is not None:
                 group.note(entry)
                 self._forget_if_done(group)
+
+    def _sent_event(self, entry: StreamEntry) -> SentEvent | None:
+        """The event of an entry of this node, if it is the same for all who read the record."""
+        group = self._sent.get(entry.group) if entry.node == self._node else None
+        if group is None or entry.nth >= len(group.sent):
+            return None
+        sent = group.sent[entry.nth]
+        # What is asked of an event is not in its record, and metadata may be written otherwise.
+        return sent if sent.event.directives is None and sent.event.meta is None else None
 
     async def run(self) -> None:
         """Sends until it is cancelled; then refuses the rest."""
@@ -324,6 +346,7 @@ class RedisWriter:
             for event in batch.events:
                 left -= 1
                 record = encode_event(event)
+                group.sent.append(SentEvent(event, record))
                 arguments += (
                     b"%b %d %d %d" % (self._node, group.number, index, left),
                     record,
