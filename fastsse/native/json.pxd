@@ -8,6 +8,7 @@ from libc.string cimport memcmp, memcpy, memset
 from fastsse.native.buffer cimport (
     Buffer, buffer_clear, buffer_free, buffer_put_byte, buffer_put_bytes, buffer_room)
 from fastsse.native.frame cimport Text
+from fastsse.native.hex cimport hex_digit
 from fastsse.native.memory cimport release, resize
 
 cdef enum:
@@ -83,14 +84,6 @@ cdef inline const char* number_end(const char* at, const char* end) noexcept nog
             return NULL
         at = skip_digits(at, end)
     return at
-
-
-cdef inline int hex_digit(char byte) noexcept nogil:
-    if c'0' <= byte <= c'9':
-        return byte - c'0'
-    if c'a' <= byte <= c'f':
-        return byte - c'a' + 10
-    return byte - c'A' + 10 if c'A' <= byte <= c'F' else -1
 
 
 cdef inline int hex_unit(const char* at, const char* end) noexcept nogil:

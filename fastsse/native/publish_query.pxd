@@ -4,6 +4,7 @@
 from libc.stdint cimport uint8_t
 from libc.string cimport memchr, memcmp, memcpy
 
+from fastsse.native.hex cimport hex_digit
 from fastsse.native.publish_head cimport Text, memmem, same_name
 
 cdef enum:
@@ -13,13 +14,6 @@ cdef enum:
 cdef struct OwnId:
     size_t size                 # 0: there is none
     char text[OWN_ID_BYTES_MAX]
-
-
-cdef inline int hex_digit(char digit) noexcept nogil:
-    if c'0' <= digit <= c'9':
-        return digit - c'0'
-    digit |= 0x20
-    return digit - c'a' + 10 if c'a' <= digit <= c'f' else -1
 
 
 cdef inline bint decode_id(const char* at, const char* end, OwnId* own) noexcept nogil:

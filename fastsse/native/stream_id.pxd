@@ -6,6 +6,8 @@ from libc.stdint cimport uint64_t
 from libc.stdio cimport snprintf
 from libc.string cimport memcpy
 
+from fastsse.native.hex cimport hex_digit
+
 cdef extern from * nogil:
     """
     #define FASTSSE_ROTATE(x, n) (((x) << (n)) | ((x) >> (64 - (n))))
@@ -49,20 +51,14 @@ cdef inline void write_stream_id(const IdKey* key, uint64_t handle, char* text) 
     memcpy(text, written, ID_TEXT_BYTES)
 
 
-cdef inline int hex_digit(char digit) noexcept nogil:
-    if c'0' <= digit <= c'9':
-        return digit - c'0'
-    return digit - c'a' + 10 if c'a' <= digit <= c'f' else -1
-
-
 cdef inline bint read_hex(const char* text, uint64_t* number) noexcept nogil:
-    """Reads sixteen digits; False if one is invalid."""
+    """Reads sixteen digits; False if one is invalid. Upper case is, so that a handle has one name."""
     cdef int index
     cdef int digit
     number[0] = 0
     for index in range(16):
         digit = hex_digit(text[index])
-        if digit < 0:
+        if digit < 0 or c'A' <= text[index] <= c'F':
             return False
         number[0] = number[0] << 4 | <uint64_t>digit
     return True

@@ -8,6 +8,7 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset, strncmp, strrchr
 
 from fastsse.native.aead cimport wipe
+from fastsse.native.hex cimport hex_digit
 from fastsse.native.memory cimport alloc, release, resize
 from fastsse.native.openssl cimport (
     AES_128_GCM_SHA256, AES_256_GCM_SHA384, BIO, BIO_WROTE, BIO_get_callback_arg,
@@ -78,14 +79,6 @@ cdef inline void trace_free(WireTrace* trace) noexcept nogil:
 
 
 # ---- the secret ----------------------------------------------------------------------------------
-
-cdef inline int hex_digit(char digit) noexcept nogil:
-    if c'0' <= digit <= c'9':
-        return digit - c'0'
-    if c'a' <= digit <= c'f':
-        return digit - c'a' + 10
-    return digit - c'A' + 10 if c'A' <= digit <= c'F' else -1
-
 
 cdef inline void on_key_line(const SSL* ssl, const char* line) noexcept nogil:
     """A line of OpenSSL's key log: the name of a secret, the client's random, the secret."""

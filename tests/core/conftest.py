@@ -5,7 +5,7 @@ import select
 import socket
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Final
 
 import pytest
 
@@ -13,6 +13,14 @@ from fastsse import _core
 
 HEAD = b"HTTP/1.1 200 OK\r\n\r\n"
 DEADLINE_S = 60.0
+#: Faults of a sender: each makes the kernel take less than it was given.
+CUTS: Final[list[dict[str, int]]] = [
+    {"write_limit_bytes": 1},
+    {"write_limit_bytes": 7},
+    {"refuse_every": 2},
+    {"refuse_every": 3, "write_limit_bytes": 1},
+    {},
+]
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
@@ -26,6 +34,11 @@ def wait_until(condition: Callable[[], bool]) -> None:
 def page(text: bytes) -> _core.Frame:
     """A page of a replay."""
     return _core.encode_frame(text, None, None, 0, 0)
+
+
+def expected(frames: list[_core.Frame], chunked: bool) -> bytes:
+    """What a stream gets of these frames."""
+    return b"".join(frame.wire if chunked else frame.body for frame in frames)
 
 
 class Client:

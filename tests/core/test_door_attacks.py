@@ -18,9 +18,9 @@ import pytest
 
 from tests.core.conftest import DEADLINE_S, wait_until
 
-pytest.importorskip("tests.core.test_door", exc_type=ImportError)
+pytest.importorskip("tests.core.door", exc_type=ImportError)
 
-from tests.core.test_door import NAME, Harness, Make, make, pair, read
+from tests.core.door import NAME, Harness, Make, make, pair, read
 
 __all__ = ["make", "pair"]  # fixtures
 

@@ -5,24 +5,11 @@ import socket
 import pytest
 
 from fastsse import _core
-from tests.core.conftest import HEAD, Hub, MakeHub
-
-
-def expected(frames: list[_core.Frame], chunked: bool) -> bytes:
-    return b"".join(frame.wire if chunked else frame.body for frame in frames)
+from tests.core.conftest import CUTS, HEAD, Hub, MakeHub, expected
 
 
 @pytest.mark.parametrize("chunked", [True, False])
-@pytest.mark.parametrize(
-    "faults",
-    [
-        {"write_limit_bytes": 1},
-        {"write_limit_bytes": 7},
-        {"refuse_every": 2},
-        {"refuse_every": 3, "write_limit_bytes": 1},
-        {},
-    ],
-)
+@pytest.mark.parametrize("faults", CUTS)
 def test_short_and_refused_writes_lose_and_repeat_nothing(
     make_hub: MakeHub, faults: dict[str, int], chunked: bool
 ) -> None:
