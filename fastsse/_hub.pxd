@@ -1,8 +1,12 @@
-from libc.stdint cimport int64_t, uint32_t
+from libc.stdint cimport int32_t, int64_t, uint32_t
 
 from fastsse._batch cimport Entries
 from fastsse._core cimport Frame, Run
 from fastsse.native.place cimport Place
+
+
+cdef extern from *:
+    ctypedef bint small_bint "unsigned char"
 
 
 cdef class Bounds:
@@ -22,6 +26,8 @@ cdef class TopicLog:
     cdef public list frames
     cdef readonly Py_ssize_t start
     cdef public int64_t bytes
+    # Through here the topic's events stayed only because they were the newest of it.
+    cdef Place spared
 
     cdef bint is_over(self, Bounds rule) noexcept
     cdef bint has_more_than(self, int64_t events) noexcept
@@ -31,25 +37,39 @@ cdef class TopicLog:
     cdef list places_through(self, Place place)
 
 
+# There may be a million, so a topic has 96 bytes, and the collector does not look at it: what it
+# refers to never refers to it.
 cdef class Topic:
     cdef readonly str name
-    cdef readonly uint32_t number
     cdef readonly Bounds rule
-    cdef Place evicted
-    # Through here its events stayed only because they were the newest of it.
-    cdef Place spared
-    cdef public int64_t evicted_at
     cdef public TopicLog log
-    cdef public Py_ssize_t channels
-    cdef public Py_ssize_t named
-    cdef public bint is_forgotten
     cdef public object ended_at
-    cdef public bint is_end_sent
-    cdef public bint is_state_known
+    cdef Place evicted
+    cdef public int64_t evicted_at
+    cdef readonly uint32_t number
+    cdef public uint32_t channels
+    cdef public uint32_t named
+    # The channels of this topic alone and without grants, see `channel_of`; -1: there is none.
+    cdef int32_t plain_channel
+    cdef int32_t quiet_channel
+    cdef public small_bint is_forgotten
+    cdef public small_bint is_end_sent
+    cdef public small_bint is_state_known
     # No rule and no total evicts its events; only `evict_through` does.
-    cdef readonly bint is_exempt
+    cdef readonly small_bint is_exempt
 
-    cdef bint has_evicted(self, Place place) noexcept
+
+cdef class Channel:
+    cdef readonly uint32_t number
+    cdef public uint32_t streams
+    cdef readonly object rights
+    cdef readonly object view
+    cdef public object core_view
+    cdef public list waiting
+    # Of a channel of one topic: the topic. Its text is the topic's name, so it is not kept again.
+    cdef object wanted
+    cdef object texts
+    cdef readonly small_bint is_quiet
 
 
 cdef class WholeLog:

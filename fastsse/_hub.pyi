@@ -3,10 +3,14 @@
 from collections.abc import Iterator, Sequence
 from typing import TypeAlias
 
-from fastsse._core import Frame, Sender
+from fastsse._core import Frame, Sender, View
+from fastsse.auth.rights import Rights
 from fastsse.entries import Entry, Extras
 from fastsse.evicted import Steps
+from fastsse.hub.history import Selection
+from fastsse.hub.resume.store_queries import QueryWaiter
 from fastsse.hub.topics import Rule, Topics
+from fastsse.hub.views import ChannelView
 from fastsse.positions import TimeMarks
 
 EVENT_COST_BYTES: int
@@ -69,6 +73,45 @@ class Topic:
     is_exempt: bool
 
     def __init__(self, name: str, number: int, rule: Rule, evicted_through: int) -> None: ...
+    def channel_of(self, is_quiet: bool) -> int:
+        """The number of the channel of this topic alone, without grants and view, whose streams
+        receive control events or (quiet) none; -1: there is none."""
+
+    def set_channel(self, is_quiet: bool, number: int) -> None:
+        """Sets what `channel_of` returns."""
+
+class Channel:
+    """One distinct set of selectors, grants and view, and the number of streams that share it.
+    Streams of a quiet channel receive no control events.
+
+    `rights` are those of its first stream; all its streams have the same grants. None: no grants,
+    so no private events. `waiting` are streams that can't begin before its templates have examined
+    all topics; None when they have. `view` is None if every event is sent unchanged, else
+    `core_view` is its native form, which who makes the channel sets.
+
+    There may be one for each stream, so a channel of one topic makes its tuples when they are read.
+    """
+
+    number: int
+    streams: int
+    is_quiet: bool
+    selectors: tuple[str, ...]
+    topics: Selection
+    rights: Rights | None
+    view: ChannelView | None
+    core_view: View | None
+    waiting: list[QueryWaiter] | None
+
+    def __init__(
+        self,
+        number: int,
+        selectors: tuple[str, ...],
+        topics: Selection,
+        rights: Rights | None,
+        *,
+        is_quiet: bool = False,
+        view: ChannelView | None = None,
+    ) -> None: ...
 
 def strictest(topics: tuple[Topic, ...]) -> int:
     """The lag policy of an event under several topics."""

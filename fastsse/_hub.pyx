@@ -9,7 +9,7 @@ cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cpython.dict cimport PyDict_GetItem
 from cpython.mem cimport PyMem_Free, PyMem_Realloc
-from libc.stdint cimport int64_t, uint32_t
+from libc.stdint cimport int32_t, int64_t, uint32_t
 from libc.string cimport memmove
 
 from fastsse._batch cimport Entries
@@ -79,13 +79,25 @@ cdef class Bounds:
         self.policy = policy
 
 
+@cython.final
+@cython.no_gc
 cdef class Topic:
     def __init__(self, str name not None, uint32_t number, Bounds rule not None, evicted_through):
         self.name = name
         self.number = number
         self.rule = rule
         self.ended_at = 0
+        self.plain_channel = self.quiet_channel = -1
         set_place(&self.evicted, evicted_through)
+
+    def channel_of(self, bint is_quiet):
+        return self.quiet_channel if is_quiet else self.plain_channel
+
+    def set_channel(self, bint is_quiet, int32_t number):
+        if is_quiet:
+            self.quiet_channel = number
+        else:
+            self.plain_channel = number
 
     @property
     def evicted_through(self):
@@ -95,8 +107,38 @@ cdef class Topic:
     def evicted_through(self, position):
         set_place(&self.evicted, position)
 
-    cdef bint has_evicted(self, Place place) noexcept:
-        return not is_above(place, self.evicted)
+
+cdef inline bint has_evicted(Topic topic, Place place) noexcept:
+    return not is_above(place, topic.evicted)
+
+
+@cython.final
+cdef class Channel:
+    def __init__(
+            self, uint32_t number, selectors not None, topics, rights, *,
+            bint is_quiet=False, view=None):
+        self.number = number
+        self.rights = rights
+        self.view = view
+        self.is_quiet = is_quiet
+        self.texts = selectors
+        self.topics = topics
+        if type(self.wanted) is Topic and type(selectors) is tuple \
+                and selectors == ((<Topic>self.wanted).name,):
+            self.texts = None
+
+    @property
+    def selectors(self):
+        return ((<Topic>self.wanted).name,) if self.texts is None else self.texts
+
+    @property
+    def topics(self):
+        return (self.wanted,) if type(self.wanted) is Topic else self.wanted
+
+    @topics.setter
+    def topics(self, topics):
+        is_one = type(topics) is tuple and len(topics) == 1
+        self.wanted = topics[0] if is_one else topics
 
 
 cdef inline bint is_sent(Frame frame, bint describes) noexcept:
@@ -123,6 +165,8 @@ cdef Frame blank_of(Frame frame):
         NO_NOTICE, int_of(place_of(frame)), frame.data.is_private, frame.data.time_ms, False)
 
 
+@cython.final
+@cython.no_gc
 cdef class TopicLog:
     def __cinit__(self):
         self.frames = []
@@ -372,7 +416,7 @@ cdef bint all_evicted(tuple owners, Place place) noexcept:
     keeps it until the end."""
     cdef Py_ssize_t index
     for index in range(len(owners) - 1, -1, -1):
-        if not (<Topic>owners[index]).has_evicted(place):
+        if not has_evicted(<Topic>owners[index], place):
             return False
     return True
 
@@ -558,7 +602,7 @@ cdef class HistoryLog:
         cdef TopicLog log = topic.log
         return (
             log is not None and log.has_more_than(topic.rule.keep_last)
-            and not is_above(place_of(<Frame>log.frames[log.start]), topic.spared))
+            and not is_above(place_of(<Frame>log.frames[log.start]), log.spared))
 
     def trim(self, owners):
         for topic in owners if type(owners) is tuple else (owners,):
@@ -598,7 +642,7 @@ cdef class HistoryLog:
         place = self.whole.places[self.whole.start]
         owners = self.whole.owners[self.whole.start]
         for topic in owners if type(owners) is tuple else (owners,):
-            if (<Topic>topic).log is not None and not (<Topic>topic).has_evicted(place):
+            if (<Topic>topic).log is not None and not has_evicted(<Topic>topic, place):
                 if not spares_exempt or not (<Topic>topic).is_exempt:
                     self.evict_first(<Topic>topic)
                     is_evicted = True
@@ -634,10 +678,10 @@ cdef class HistoryLog:
     cdef int evict_at(self, Topic topic, Place place) except -1:
         """Has a topic evict its oldest event if that is the one at a place, or before it, and not
         one of the newest that stay."""
-        if topic.log is None or topic.has_evicted(place):
+        if topic.log is None or has_evicted(topic, place):
             return 0
         if topic.rule.keep_last and not topic.log.has_more_than(topic.rule.keep_last):
-            topic.spared = place
+            topic.log.spared = place
             return 0
         return self.evict_first(topic)
 
@@ -702,7 +746,7 @@ cdef class HistoryLog:
         while topic.log is not None and not is_above(
                 place_of(<Frame>topic.log.frames[topic.log.start]), through):
             self.evict_first(topic)
-        if not topic.has_evicted(through):
+        if not has_evicted(topic, through):
             topic.evicted = through
             topic.evicted_at = self.next_tick()
 

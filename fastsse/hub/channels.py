@@ -13,10 +13,10 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 from fastsse._core import EVERY_EVENT, Frame, Sender, load_frame
+from fastsse._hub import Channel
 from fastsse.auth.rights import Rights
 from fastsse.entries import Entry
 from fastsse.hub.history import History, Selection
-from fastsse.hub.resume.store_queries import QueryWaiter
 from fastsse.hub.templates import Templates, TopicTemplate, WantedTopics
 from fastsse.hub.time_budget import TimeBudget
 from fastsse.hub.topics import TAIL_PREFIX, Topic, Topics
@@ -37,49 +37,6 @@ LOOKS_AT_ONCE = 256
 KEPT_TOPICS_MIN = 32
 UNUSED_MAX = 16
 LOOKS_A_STEP = 32
-
-
-class Channel:
-    """One distinct set of selectors, grants and view, and the number of streams that share it.
-    Streams of a quiet channel receive no control events.
-
-    `rights` are those of its first stream; all its streams have the same grants. None: no grants,
-    so no private events. `waiting` are streams that can't begin before its templates have examined
-    all topics; None when they have. `view` and `core_view` are None if every event is sent
-    unchanged.
-    """
-
-    __slots__ = (
-        "core_view",
-        "is_quiet",
-        "number",
-        "rights",
-        "selectors",
-        "streams",
-        "topics",
-        "view",
-        "waiting",
-    )
-
-    def __init__(
-        self,
-        number: int,
-        selectors: tuple[str, ...],
-        topics: Selection,
-        rights: Rights | None,
-        *,
-        is_quiet: bool = False,
-        view: ChannelView | None = None,
-    ) -> None:
-        self.number = number
-        self.view = view
-        self.core_view = None if view is None else core_view(view)
-        self.is_quiet = is_quiet
-        self.selectors = selectors
-        self.topics = topics
-        self.rights = rights
-        self.streams = 0
-        self.waiting: list[QueryWaiter] | None = None
 
 
 class Channels:
@@ -108,8 +65,8 @@ class Channels:
         self._sender = sender
         self._topics = topics
         self._templates = Templates(topics)
-        self._public: dict[tuple[str, ...], Channel] = {}
-        self._quiet: dict[tuple[str, ...], Channel] = {}
+        # Without grants and view, of other than one topic.
+        self._public: dict[tuple[tuple[str, ...], bool], Channel] = {}
         self._granted: dict[tuple[tuple[str, ...], tuple[str, ...], bool], Channel] = {}
         self._viewed: dict[_ViewKey, Channel] = {}
         self._by_number: list[Channel | None] = []
@@ -123,7 +80,7 @@ class Channels:
         topics.on_new = self._on_new
 
     def __len__(self) -> int:
-        return len(self._public) + len(self._quiet) + len(self._granted) + len(self._viewed)
+        return len(self._by_number) - len(self._free_numbers)
 
     def __getitem__(self, number: int) -> Channel:
         channel = self._by_number[number]
@@ -153,17 +110,28 @@ class Channels:
         if view is not None:
             return self._join_viewed(selectors, rights, is_quiet, view)
         if rights is None or not rights.subscribe:
-            public = self._quiet if is_quiet else self._public
-            channel = public.get(selectors)
+            channel = self._ungranted(selectors, is_quiet)
             if channel is None:
                 channel = self._add(selectors, None, is_quiet)
-                public[channel.selectors] = channel
+                if (topic := _only_topic(channel)) is not None:
+                    topic.set_channel(is_quiet, channel.number)
+                else:
+                    self._public[channel.selectors, is_quiet] = channel
         else:
             key = (selectors, rights.subscribe, is_quiet)
             channel = self._granted.get(key)
             if channel is None:
                 channel = self._granted[key] = self._add(selectors, rights, is_quiet)
         return self._joined(channel)
+
+    def _ungranted(self, selectors: tuple[str, ...], is_quiet: bool) -> Channel | None:
+        """The channel of these selectors without grants and view. That of one topic is noted by the
+        topic, because there may be one for each stream."""
+        if len(selectors) == 1:
+            topic = self._topics.by_name.get(selectors[0])
+            if topic is not None and (number := topic.channel_of(is_quiet)) >= 0:
+                return self._by_number[number]
+        return self._public.get((selectors, is_quiet))
 
     def _joined(self, channel: Channel) -> Channel:
         if not channel.streams:
@@ -212,7 +180,10 @@ class Channels:
                 _view_key(channel.selectors, channel.rights, channel.is_quiet, channel.view)
             ]
         elif channel.rights is None:
-            del (self._quiet if channel.is_quiet else self._public)[channel.selectors]
+            if (topic := _only_topic(channel)) is not None:
+                topic.set_channel(channel.is_quiet, -1)
+            else:
+                del self._public[channel.selectors, channel.is_quiet]
         else:
             del self._granted[channel.selectors, channel.rights.subscribe, channel.is_quiet]
         self._by_number[channel.number] = None
@@ -294,6 +265,8 @@ class Channels:
                 selectors = tuple([topic.name for topic in named])  # Share the names' memory.
         number = self._free_number()
         channel = Channel(number, selectors, topics, rights, is_quiet=is_quiet, view=view)
+        if view is not None:
+            channel.core_view = core_view(view)
         self.with_views += view is not None
         try:
             if topics is None:
@@ -418,6 +391,12 @@ def _numbers(topics: Selection) -> tuple[int, ...]:
     if isinstance(topics, WantedTopics):
         return tuple(topics.numbers)
     return tuple([topic.number for topic in topics])
+
+
+def _only_topic(channel: Channel) -> Topic | None:
+    """The topic of a channel of one topic, else None."""
+    topics = channel.topics
+    return topics[0] if isinstance(topics, tuple) and len(topics) == 1 else None
 
 
 def _is_kept(channel: Channel) -> bool:

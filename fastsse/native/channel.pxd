@@ -28,9 +28,9 @@ cdef struct LastValue:         # its number is 2 * topic, and one more if it is 
 
 cdef struct Topic:
     Numbers channels
-    LastValue last[2]          # public; private, and then newer than the public one
-    uint32_t generation        # moves on when the topic is forgotten, so that its grants are too
+    LastValue* last            # two: public; private, and then newer. NULL before the first
     FrameData* ended           # end event that its streams get; NULL while the topic is open
+    uint32_t generation        # moves on when the topic is forgotten, so that its grants are too
 
 
 cdef struct Waiting:           # an event that waits for its channel's tick, see `rate`
@@ -56,6 +56,14 @@ cdef struct Rate:
     uint32_t* slots            # a hash table: places in `waiting`, from 1
 
 
+cdef struct Judged:            # what a channel with a view has in addition
+    uint64_t sequence          # newest event that the view judged, sent or not
+    uint64_t ms                # its position
+    uint64_t n
+    FrameData* mark            # block that moves the id to that; made again when it moves
+    Rate* rate                 # NULL: each event at once
+
+
 cdef struct Channel:
     Numbers conns              # slots
     Pairs links                # topic to this channel's place in that topic's list
@@ -64,12 +72,8 @@ cdef struct Channel:
     uint64_t last_sequence     # newest event appended; the same again came by another topic
     uint64_t last_disconnect   # newest event whose policy is `disconnect`
     uint64_t last_skip
-    uint64_t seen              # newest event that the view judged, sent or not
-    uint64_t seen_ms           # its position
-    uint64_t seen_n
     View* view                 # NULL: every event, as it is
-    Rate* rate                 # NULL: each event at once
-    FrameData* mark            # block that moves the id to `seen`; made again when that moves
+    Judged* judged             # with it
     uint64_t low               # lowest cursor of unblocked connections in this round
     Channel* next_work
     uint32_t number
@@ -193,10 +197,29 @@ cdef inline void rate_free(Rate* rate) noexcept nogil:
     release(rate, sizeof(Rate))
 
 
+cdef inline Rate* rate_of(Channel* channel) noexcept nogil:
+    """The channel's rate, or NULL."""
+    return channel.judged.rate if channel.judged is not NULL else NULL
+
+
+cdef inline void take_view(Channel* channel, View* view) noexcept nogil:
+    """Gives a new channel a view, whose reference it takes over; NULL: none."""
+    channel.view = view
+    if view is not NULL:
+        channel.judged = <Judged*>alloc(sizeof(Judged))
+        memset(channel.judged, 0, sizeof(Judged))
+
+
+cdef inline void judged_free(Judged* judged) noexcept nogil:
+    if judged is not NULL:
+        rate_free(judged.rate)
+        frame_drop(judged.mark)
+        release(judged, sizeof(Judged))
+
+
 cdef inline void channel_free(Channel* channel) noexcept nogil:
-    rate_free(channel.rate)
+    judged_free(channel.judged)
     view_drop(channel.view)
-    frame_drop(channel.mark)
     ring_clear(&channel.ring)
     frame_drop(channel.end_frame)
     pairs_free(&channel.links)
@@ -220,12 +243,22 @@ cdef inline void channel_remove(Directory* directory, Channel* channel) noexcept
 
 
 cdef inline LastValue* value_at(Directory* directory, uint32_t number) noexcept nogil:
-    return &directory.topics[number >> 1].last[number & 1]
+    """The last value of that number; NULL if its topic never had one."""
+    cdef LastValue* last = directory.topics[number >> 1].last
+    return &last[number & 1] if last is not NULL else NULL
+
+
+cdef inline LastValue* value_made(Directory* directory, uint32_t number) noexcept nogil:
+    cdef Topic* topic = topic_at(directory, number >> 1)
+    if topic.last is NULL:
+        topic.last = <LastValue*>alloc(2 * sizeof(LastValue))
+        memset(topic.last, 0, 2 * sizeof(LastValue))
+    return &topic.last[number & 1]
 
 
 cdef inline void last_value_forget(Directory* directory, uint32_t number) noexcept nogil:
     cdef LastValue* value = value_at(directory, number)
-    if value.frame is NULL:
+    if value is NULL or value.frame is NULL:
         return
     if value.newer != NONE:
         value_at(directory, value.newer).older = value.older
@@ -238,18 +271,23 @@ cdef inline void last_value_forget(Directory* directory, uint32_t number) noexce
     value.frame = value.envelope = NULL
 
 
+cdef inline void last_values_free(Directory* directory, uint32_t topic) noexcept nogil:
+    last_value_forget(directory, 2 * topic)
+    last_value_forget(directory, 2 * topic + 1)
+    release(directory.topics[topic].last, 2 * sizeof(LastValue))
+    directory.topics[topic].last = NULL
+
+
 cdef inline void last_value_set(
         Directory* directory, uint32_t topic, FrameData* frame, FrameData* envelope,
         uint64_t sequence) noexcept nogil:
     """A public event replaces both values. A private one replaces only the private value, so
     streams without a grant keep the public one."""
     cdef uint32_t number = 2 * topic + frame.is_private
-    cdef LastValue* value
-    topic_at(directory, topic)
+    cdef LastValue* value = value_made(directory, number)
     last_value_forget(directory, number)
     if not frame.is_private:
         last_value_forget(directory, 2 * topic + 1)
-    value = value_at(directory, number)
     value.frame = frame_keep(frame)
     value.envelope = frame_keep(envelope) if envelope is not NULL else NULL
     value.sequence = sequence
@@ -264,7 +302,8 @@ cdef inline bint is_newest_for(
         Directory* directory, Channel* channel, uint32_t number) noexcept nogil:
     """Whether that last value is its topic's newest event that the channel may see."""
     cdef uint32_t topic = number >> 1
-    if directory.topics[topic].last[1].frame is NULL:
+    cdef LastValue* last = directory.topics[topic].last
+    if last is NULL or last[1].frame is NULL:
         return True
     return is_granted(directory, topic, channel) == <bint>(number & 1)
 
@@ -272,8 +311,7 @@ cdef inline bint is_newest_for(
 cdef inline void topic_remove(Directory* directory, uint32_t number) noexcept nogil:
     cdef Topic* topic = topic_at(directory, number)
     cdef uint32_t index
-    last_value_forget(directory, 2 * number)
-    last_value_forget(directory, 2 * number + 1)
+    last_values_free(directory, number)
     for index in range(topic.channels.count):
         pairs_drop(&directory.channels[numbers_items(&topic.channels)[index]].links, number)
     numbers_clear(&topic.channels)
@@ -295,8 +333,7 @@ cdef inline void directory_clear(Directory* directory) noexcept nogil:
         if directory.channels[number] is not NULL:
             channel_remove(directory, directory.channels[number])
     for number in range(directory.topic_capacity):
-        last_value_forget(directory, 2 * number)
-        last_value_forget(directory, 2 * number + 1)
+        last_values_free(directory, number)
         numbers_clear(&directory.topics[number].channels)
         frame_drop(directory.topics[number].ended)
     release(directory.channels, directory.channel_capacity * sizeof(Channel*))

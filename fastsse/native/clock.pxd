@@ -71,7 +71,8 @@ cdef inline bint has_passed_over(State* state, Conn* conn) noexcept nogil:
         return False
     channel = conn_channel(state, conn)
     return channel.view is not NULL and channel.view.mark != NO_MARK \
-        and conn.cursor < channel.seen and (channel.rate is NULL or channel.rate.live == 0)
+        and conn.cursor < channel.judged.sequence \
+        and (channel.judged.rate is NULL or channel.judged.rate.live == 0)
 
 
 cdef inline void beat_if_idle(State* state, Conn* conn) noexcept nogil:

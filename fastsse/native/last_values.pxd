@@ -95,8 +95,8 @@ cdef inline Node* of_few_topics(State* state, Channel* channel, uint64_t cursor)
             continue
         number = 2 * links[index >> 1].key + (index & 1)
         value = value_at(&state.directory, number)
-        if value_for(channel, value) is not NULL and value.sequence > cursor \
-                and is_newest_for(&state.directory, channel, number):
+        if value is not NULL and value_for(channel, value) is not NULL \
+                and value.sequence > cursor and is_newest_for(&state.directory, channel, number):
             nodes = insert_in_order(nodes, last_value_node(state, channel, value))
     return nodes
 

@@ -4,7 +4,7 @@
 
 from libc.stdio cimport snprintf
 
-from fastsse.native.channel cimport Channel
+from fastsse.native.channel cimport Channel, Judged
 from fastsse.native.frame cimport FrameData, frame_drop, frame_keep, frame_of_bytes
 from fastsse.native.queue cimport PLAIN, node_free, node_new
 from fastsse.native.table cimport BEAT_PAD_SHIFT, Conn
@@ -15,20 +15,20 @@ cdef inline FrameData* mark_of(Channel* channel) noexcept nogil:
     """The block for the channel's newest place. The first call for a place makes it."""
     cdef char body[96]
     cdef int size
-    cdef FrameData* mark = channel.mark
-    if mark is not NULL and mark.position_ms == channel.seen_ms \
-            and mark.position_n == channel.seen_n:
-        return mark
-    frame_drop(mark)
+    cdef Judged* judged = channel.judged
+    if judged.mark is not NULL and judged.mark.position_ms == judged.ms \
+            and judged.mark.position_n == judged.n:
+        return judged.mark
+    frame_drop(judged.mark)
     size = snprintf(
-        body, sizeof(body), b"id: %llu-%llu\n%s", <unsigned long long>channel.seen_ms,
-        <unsigned long long>channel.seen_n,
+        body, sizeof(body), b"id: %llu-%llu\n%s", <unsigned long long>judged.ms,
+        <unsigned long long>judged.n,
         b"" if channel.view.mark == LINE_MARK
         else b"data:\n\n" if channel.view.mark == DATA_MARK else b"\n")
-    channel.mark = frame_of_bytes(body, size, True)
-    channel.mark.position_ms = channel.seen_ms
-    channel.mark.position_n = channel.seen_n
-    return channel.mark
+    judged.mark = frame_of_bytes(body, size, True)
+    judged.mark.position_ms = judged.ms
+    judged.mark.position_n = judged.n
+    return judged.mark
 
 
 cdef inline void add_mark(Channel* channel, Conn* conn) noexcept nogil:
@@ -39,4 +39,4 @@ cdef inline void add_mark(Channel* channel, Conn* conn) noexcept nogil:
     else:
         node_free(conn.private)
         conn.private = node_new(frame_keep(mark_of(channel)), PLAIN)
-    conn.cursor = channel.seen
+    conn.cursor = channel.judged.sequence

@@ -33,9 +33,9 @@ cdef inline Mask shown_topics(State* state, Channel* channel, Command* command) 
 
 
 cdef inline void note_seen(State* state, Channel* channel, FrameData* frame) noexcept nogil:
-    channel.seen = state.sequence
-    channel.seen_ms = frame.position_ms
-    channel.seen_n = frame.position_n
+    channel.judged.sequence = state.sequence
+    channel.judged.ms = frame.position_ms
+    channel.judged.n = frame.position_n
 
 
 cdef inline void pass_over(State* state, Channel* channel, Command* command) noexcept nogil:
@@ -51,12 +51,12 @@ cdef inline void send_as(
         Verdict verdict) noexcept nogil:
     """Appends an event at once, or, in a channel with a rate, at the next tick. An event that ends
     the streams, and a frame that is no event, are appended at once, after all that waits."""
-    if channel.rate is not NULL and verdict == SENDS and command.frame.events:
+    if channel.judged.rate is not NULL and verdict == SENDS and command.frame.events:
         wait_for_tick(
             state, channel, frame,
             command_topics(command)[0] if command.topic_count == 1 else NO_TOPIC, command.policy)
         return
-    if channel.rate is not NULL:
+    if channel.judged.rate is not NULL:
         flush(state, channel)
     append(state, channel, frame, state.sequence, command.accepted_us, command.policy,
            verdict == SENDS_LAST)
@@ -67,7 +67,7 @@ cdef inline void offer(State* state, Channel* channel, Command* command) noexcep
     publish, whichever topics bring it. Without a stream there is nothing to do."""
     cdef Mask shown
     cdef Verdict verdict
-    if channel.seen == state.sequence:
+    if channel.judged.sequence == state.sequence:
         return
     note_seen(state, channel, command.frame)
     if channel.conns.count == 0:

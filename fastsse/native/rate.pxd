@@ -5,7 +5,7 @@
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memset
 
-from fastsse.native.channel cimport Channel, Rate, Waiting
+from fastsse.native.channel cimport Channel, Rate, Waiting, rate_of
 from fastsse.native.counters cimport bump
 from fastsse.native.fields cimport text_equals, type_of
 from fastsse.native.frame cimport FrameData, Text, frame_drop, frame_keep
@@ -100,7 +100,7 @@ cdef inline void make_room(Rate* rate) noexcept nogil:
 
 cdef inline void rate_clear(State* state, Channel* channel) noexcept nogil:
     """Drops all that waits, and takes the channel off the list of those with a tick."""
-    cdef Rate* rate = channel.rate
+    cdef Rate* rate = rate_of(channel)
     cdef uint32_t index
     if rate is NULL or rate.capacity == 0:
         return
@@ -114,13 +114,14 @@ cdef inline void rate_clear(State* state, Channel* channel) noexcept nogil:
     rate.bytes = 0
     numbers_drop_at(&state.rated, rate.index)
     if rate.index < state.rated.count:
-        state.directory.channels[numbers_items(&state.rated)[rate.index]].rate.index = rate.index
+        state.directory.channels[numbers_items(&state.rated)[rate.index]].judged.rate.index \
+            = rate.index
 
 
 cdef inline void flush(State* state, Channel* channel) noexcept nogil:
     """Appends what waits to the ring, in order. For lag it counts as accepted now, because the client
     did not cause the wait."""
-    cdef Rate* rate = channel.rate
+    cdef Rate* rate = rate_of(channel)
     cdef uint32_t index
     cdef Waiting* waiting
     cdef uint64_t now_us = read_clock(state)
@@ -149,7 +150,7 @@ cdef inline uint64_t due_us(State* state, Rate* rate, FrameData* frame) noexcept
 
 
 cdef inline void begin_tick(State* state, Channel* channel, uint64_t at_us) noexcept nogil:
-    cdef Rate* rate = channel.rate
+    cdef Rate* rate = rate_of(channel)
     if rate.capacity == 0:
         rate.index = state.rated.count
         numbers_add(&state.rated, channel.number)
@@ -163,7 +164,7 @@ cdef inline void wait_for_tick(
         State* state, Channel* channel, FrameData* frame, uint32_t topic, uint8_t policy) noexcept nogil:
     """Lets a publish wait for the tick; it replaces an older one of its topic and type. What waits is
     bounded in bytes: above that the tick comes early."""
-    cdef Rate* rate = channel.rate
+    cdef Rate* rate = rate_of(channel)
     cdef uint64_t span = span_of(frame, rate.interval_ms)
     cdef Text type = type_of(frame)
     cdef Waiting* waiting
@@ -215,8 +216,8 @@ cdef inline void flush_due(State* state) noexcept nogil:
     while index:               # from the end: a flush moves the last one into its place
         index -= 1
         channel = state.directory.channels[numbers_items(&state.rated)[index]]
-        if channel.rate.due_us <= now_us:
+        if channel.judged.rate.due_us <= now_us:
             flush(state, channel)
         else:
-            next_us = min(next_us, channel.rate.due_us)
+            next_us = min(next_us, channel.judged.rate.due_us)
     state.next_rate_us = next_us

@@ -7,7 +7,8 @@ from libc.stdlib cimport calloc, free
 
 from fastsse.native.channel cimport (
     EVERY_EVENT, Channel, channel_add, channel_at, channel_free, channel_remove, directory_clear,
-    directory_init, grant, is_granted, last_value_set, link, topic_at, topic_remove)
+    directory_init, grant, is_granted, last_value_set, link, rate_of, take_view, topic_at,
+    topic_remove)
 from fastsse.native.claims cimport CLAIM_WORDS, Claim, Revocation, revoking_add, revoking_clear
 from fastsse.native.clock cimport read_wall_clock, tick_if_due
 from fastsse.native.counters cimport (
@@ -139,7 +140,7 @@ cdef inline void on_announce(State* state, Command* command) noexcept nogil:
     state.sequence += 1
     for number in range(state.directory.channel_capacity):
         channel = state.directory.channels[number]
-        if channel is not NULL and channel.rate is not NULL:
+        if channel is not NULL and rate_of(channel) is not NULL:
             flush(state, channel)
         if channel is not NULL and channel.is_quiet:
             cut_all_at_gap(state, channel)
@@ -290,10 +291,10 @@ cdef inline void on_add_channel(State* state, Command* command) noexcept nogil:
     cdef uint32_t index
     cdef uint32_t links = command.topic_count - command.grant_count
     channel.is_quiet = command.quiet
-    channel.view = command.view
+    take_view(channel, command.view)
     command.view = NULL
     if channel.view is not NULL and channel.view.interval_ms:
-        channel.rate = rate_new(channel.view.interval_ms)
+        channel.judged.rate = rate_new(channel.view.interval_ms)
     for index in range(command.topic_count):
         if index < links:
             link(&state.directory, command_topics(command)[index], channel)

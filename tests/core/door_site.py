@@ -12,6 +12,7 @@ from fastsse import _core
 from tests.core.conftest import DEADLINE_S, HEAD, Hub, MakeHub
 from tests.core.door import Harness, Make, read
 
+
 class Site:
     """A door and a sender, connected as the loop does."""
 

@@ -1,5 +1,5 @@
-"""Promises of a door that lets OpenSSL go: to clients other than Python's (suites, sizes of records,
-key updates), and to clients that do anything at any moment."""
+"""Promises of a door that lets OpenSSL go: to clients other than those of Python (suites, sizes of
+records, key updates), and to clients that do anything at any moment."""
 
 import contextlib
 import os
