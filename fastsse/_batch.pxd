@@ -17,10 +17,12 @@ cdef class EventBatch:
     cdef bytearray kinds
     cdef list shared
     cdef list own_ids
+    # Of appends to durable streams: their directives.
+    cdef list asked
 
     cpdef object add(
         self, tuple topics, bytes data, unsigned char kind=*, SharedFields shared=*,
-        bytes own_id=*)
+        bytes own_id=*, asked=*)
 
 
 cdef class KeyedBatch:

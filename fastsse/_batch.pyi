@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar, overload
 
 from fastsse._core import Frame
+from fastsse.directives import Directives
 from fastsse.entries import Entry, Extras
 from fastsse.events import Event
 
@@ -24,8 +25,8 @@ class EventBatch(Sequence[Event]):
     """Events on their way to the hub, without an `Event` object for each.
 
     `Hub.publish` takes one wherever it takes a list of events. `add` takes events without
-    directives. Any other is an `Event` and goes in by `append`. Reading an item makes an `Event` of
-    it. A batch must not be changed after it was published.
+    directives, and appends to durable streams. Any other is an `Event` and goes in by `append`.
+    Reading an item makes an `Event` of it. A batch must not be changed after it was published.
 
     Arguments:
         topics: the topics of each event: names as `check_topic` allows them, none twice in one
@@ -48,9 +49,11 @@ class EventBatch(Sequence[Event]):
         kind: int = 0,
         shared: SharedFields | None = None,
         own_id: bytes | None = None,
+        asked: Directives | None = None,
     ) -> None:
         """Adds an event of topics and data that were checked as above, the kind of the data, and
-        the fields that it has besides. An own id was checked as `Event` does. O(1)."""
+        the fields that it has besides. An own id was checked as `Event` does. `asked` is an append
+        to a stream, perhaps of a producer, and nothing else. O(1)."""
 
     def append(self, event: Event) -> None:
         """Adds any event. O(1), amortized."""
@@ -114,6 +117,9 @@ def is_plain(events: Sequence[Event]) -> bool:
 
 def has_ends(events: Sequence[Event]) -> bool:
     """Whether an event ends its topics, or is to be a control entry. O(events)."""
+
+def has_repeated_numbers(events: Sequence[Event]) -> bool:
+    """Whether a batch in columns has an append of a producer twice. O(events)."""
 
 def producer_runs(events: Sequence[Event]) -> dict[bytes, list[int]] | None:
     """The producers of a batch of which nothing else is asked, by their keys: the epoch, the first

@@ -22,6 +22,7 @@ from fastsse.positions import uuid_of_position
 
 cdef object new_event = Event.__new__
 cdef object new_tuple = tuple.__new__
+cdef Py_ssize_t PRODUCER = Directives._fields.index("producer")
 
 
 # -- events that have no position yet -------------------------------------------------------------
@@ -44,12 +45,15 @@ cdef class EventBatch:
 
     cpdef object add(
         self, tuple topics, bytes data, unsigned char kind=0, SharedFields shared=None,
-        bytes own_id=None
+        bytes own_id=None, asked=None
     ):
+        if asked is not None and type(asked) is not Directives:
+            raise TypeError("what is asked is Directives")
         if kind and self.kinds is None:
             self.kinds = bytearray(len(self.data))
         self.shared = added(self.shared, shared, len(self.data))
         self.own_ids = added(self.own_ids, own_id, len(self.data))
+        self.asked = added(self.asked, asked, len(self.data))
         self.topics.append(topics)
         self.data.append(data)
         if self.kinds is not None:
@@ -62,6 +66,7 @@ cdef class EventBatch:
             self.events = [None] * len(self.data)
         self.shared = added(self.shared, None, len(self.data))
         self.own_ids = added(self.own_ids, None, len(self.data))
+        self.asked = added(self.asked, None, len(self.data))
         self.topics.append(event.topics)
         self.data.append(event.data)
         self.events.append(event)
@@ -97,7 +102,8 @@ cdef list added(list column, value, Py_ssize_t count):
 
 
 cdef object event_at(EventBatch batch, Py_ssize_t at):
-    """One event as an object. What is in the columns was checked."""
+    """One event as an object. What is in the columns was checked. One of which something is asked
+    stays: who judges it may change that."""
     cdef SharedFields shared = None if batch.shared is None else batch.shared[at]
     event = None if batch.events is None else batch.events[at]
     if event is not None:
@@ -109,6 +115,11 @@ cdef object event_at(EventBatch batch, Py_ssize_t at):
         event.event, event.meta = shared.event_type, shared.meta
         event.retry_ms, event.private = shared.retry_ms, shared.private
         event.id_style = "uuid" if shared.is_uuid else "position"
+    if batch.asked is not None and batch.asked[at] is not None:
+        event.directives = batch.asked[at]
+        if batch.events is None:
+            batch.events = [None] * len(batch.data)
+        batch.events[at] = event
     return event
 
 
@@ -164,6 +175,22 @@ def sizes(events not None):
         if size > largest:
             largest = size
     return largest, total
+
+
+def has_repeated_numbers(events not None):
+    """Whether a number of a producer stands twice in columns."""
+    cdef EventBatch batch
+    cdef set seen = set()
+    cdef Py_ssize_t count = 0
+    if type(events) is not EventBatch or (<EventBatch>events).asked is None:
+        return False
+    batch = events
+    for asked in batch.asked:
+        producer = None if asked is None else (<tuple>asked)[PRODUCER]
+        if producer is not None:
+            seen.add(producer)
+            count += 1
+    return len(seen) < count
 
 
 cdef class KeyedBatch:
@@ -374,8 +401,11 @@ cdef int add_columns(
     cdef bytes own_id = None if batch.own_ids is None else batch.own_ids[at]
     cdef SharedFields shared = None if batch.shared is None else batch.shared[at]
     extras = None
-    if shared is not None and shared.meta is not None:
-        extras = new_tuple(entries.extras_type, (None, None, None, None, shared.meta, None, None))
+    meta = None if shared is None else shared.meta
+    asked = None if batch.asked is None else batch.asked[at]
+    key = None if asked is None else stored_key(asked)
+    if meta is not None or key is not None:
+        extras = new_tuple(entries.extras_type, (None, None, None, key, meta, None, None))
     entries.own_ids = added(entries.own_ids, own_id, len(entries.frames))
     entries.extras = added(entries.extras, extras, len(entries.frames))
     if own_id is None and shared is not None and shared.is_uuid:
@@ -392,10 +422,15 @@ cdef int add_columns(
 
 def is_plain(events not None):
     """Whether nothing is asked of events but to be sent."""
+    cdef EventBatch batch
+    cdef Py_ssize_t at
     if type(events) is EventBatch:
-        events = (<EventBatch>events).events
-        if events is None:
-            return True
+        batch = events
+        events = () if batch.events is None else batch.events
+        if batch.asked is not None:
+            for at in range(len(batch.data)):
+                if batch.asked[at] is not None and (not events or events[at] is None):
+                    return False
     for event in events:
         if event is not None and event.directives is not None:
             return False
@@ -403,15 +438,17 @@ def is_plain(events not None):
 
 
 def has_ends(events not None):
-    """Whether an event ends its topics, or is to be a control entry."""
+    """Whether an event ends its topics, or is to be a control entry. What is asked in a column is
+    neither."""
+    if type(events) is EventBatch:
+        events = (<EventBatch>events).events or ()
     for event in events:
+        if event is None:
+            continue
         asked = event.directives
         if asked is not None and (asked.ends or asked.control is not None):
             return True
     return False
-
-
-cdef Py_ssize_t PRODUCER = Directives._fields.index("producer")
 
 
 cdef bint asks_only_a_number(asked) except -1:

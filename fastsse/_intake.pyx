@@ -20,14 +20,15 @@ from fastsse.native.place cimport Place, set_place
 from fastsse.native.position_id cimport PositionId, write_id, write_number
 from fastsse.native.publish_head cimport (
     ACCEPT, AUTHORIZATION, CONNECTION, EXPECT, FORWARDED, HOST, IGNORED, KEY, LENGTH, MEDIA_TYPE, ORIGIN,
-    PRODUCER_EPOCH, PRODUCER_ID, PRODUCER_SEQ, REQUEST_ID, SLOW, TARGET_BYTES_MAX, TRACED, HeadBounds,
-    HeaderNames, PublishHead, Text, add_name, is_json, read_publish_head)
+    PRODUCER_EPOCH, PRODUCER_ID, PRODUCER_SEQ, REQUEST_ID, SLOW, STREAM_SEQ, TARGET_BYTES_MAX, TRACED,
+    HeadBounds, HeaderNames, PublishHead, Text, add_name, is_json, read_publish_head)
 from fastsse.native.publish_query cimport OWN_ID_BYTES_MAX, OwnId, take_own_id
 from fastsse.native.utf8 cimport is_utf8
 
 from fastsse.directives import Directives, Producer
 from fastsse.errors import FastsseError
 from fastsse.events import DATA_JSON, DATA_TEXT, Event
+from fastsse.streamstate import StreamAsk
 
 cdef extern from "<sys/socket.h>" nogil:
     ssize_t send(int, const void*, size_t, int)
@@ -60,6 +61,7 @@ cdef enum:
     PRODUCER_BYTES_MAX = 256
     PRODUCER_DIGITS_MAX = 15
     KEY_BYTES_MAX = 256
+    STREAM_SEQ_BYTES_MAX = 256
     OFFSET_DIGITS = 16
     # An answer to an append: heads, offset, lines for a producer.
     APPENDED_BYTES_MAX = 512
@@ -85,6 +87,7 @@ MEANINGS = {
     b"proxy-connection": SLOW,
     b"referer": IGNORED,
     b"sec-fetch-mode": IGNORED,
+    b"stream-seq": STREAM_SEQ,
     b"traceparent": IGNORED,
     b"tracestate": IGNORED,
     b"upgrade": SLOW,
@@ -322,6 +325,7 @@ cdef class OpenStream(KnownTarget):
 
     def __init__(self, raw, event, content_type, scope, encode):
         KnownTarget.__init__(self, None, event)
+        self.shared = SharedFields(event.undirected()) if event.private else None
         self.raw, self.content_type, self.scope, self.encode = raw, content_type, scope, encode
         self.asked, self.kind = event.directives, event.data_kind
 
@@ -338,18 +342,36 @@ cdef class OpenStream(KnownTarget):
             return None
         return PyBytes_FromStringAndSize(body, size)
 
-    cdef object directives_of(self, Text name, Text epoch, Text sequence):
+    cdef object ask_of(self, Text seq):
+        """What it asks of the stream; None when its `Stream-Seq` is not plainly right."""
+        if seq.at is NULL:
+            return self.asked.stream
+        if not 0 < seq.size <= STREAM_SEQ_BYTES_MAX:
+            return None
+        if is_blank(seq.at[0]) or is_blank(seq.at[seq.size - 1]):
+            return None
+        return new_tuple(StreamAsk, ("append", self.asked.stream.generation, bytes_of(seq)))
+
+    cdef object directives_of(self, Text name, Text epoch, Text sequence, Text seq):
         """What an append asks; None when its producer is not plainly right."""
         cdef uint64_t epoch_number = 0, sequence_number = 0
+        ask = self.ask_of(seq)
+        if ask is None:
+            return None
         if name.at is NULL and epoch.at is NULL and sequence.at is NULL:
-            return self.asked
+            return self.asked if seq.at is NULL else directives_with(None, ask)
         if not 0 < name.size <= PRODUCER_BYTES_MAX or is_blank(name.at[name.size - 1]):
             return None
         if not read_whole(epoch, &epoch_number) or not read_whole(sequence, &sequence_number):
             return None
         producer = new_tuple(
             Producer, (self.scope + bytes_of(name), epoch_number, sequence_number, True))
-        return Directives(None, False, None, None, None, None, producer, self.asked.stream)
+        return directives_with(producer, ask)
+
+
+cdef object directives_with(producer, ask):
+    return new_tuple(
+        Directives, (None, False, None, None, None, None, producer, ask, None, None, None))
 
 
 cdef bytes key_of(bytes scope, Text text):
@@ -435,6 +457,7 @@ cdef class Batch:
     cdef list keys, digests             # of each request with a key
     cdef uint16_t counts[BATCH_EVENTS_MAX]
     cdef size_t size                    # requests
+    cdef size_t appended[2]             # appends that were answered: without a producer, with one
     cdef size_t data_bytes
     cdef bint ends_run                  # nothing may join the last run
     cdef bint is_answered
@@ -524,11 +547,13 @@ cdef class Batch:
     cdef int answer_each(self, list outcomes) except -1:
         """Some were published and some refused."""
         cdef size_t run, first = 0, count
+        cdef Place place
         for run, lane in enumerate(self.lanes):
             count = self.counts[run]
             if at_or_none(self.appends, run) is not None:
                 if type(outcomes[first]) is int:
-                    self.answer_append(run, first, outcomes[first])
+                    set_place(&place, outcomes[first])
+                    self.answer_append(run, first, place)
                 else:
                     self.give_back(run)
                 first += count
@@ -540,6 +565,7 @@ cdef class Batch:
             ]
             lane.answer_taken(ids, self.targets_of(run), at_or_none(self.headers, run))
             first += count
+        self.count_appends()
         return 0
 
     cdef list targets_of(self, size_t run):
@@ -548,25 +574,28 @@ cdef class Batch:
             first += self.counts[i]
         return self.targets[first:first + self.counts[run]]
 
-    cdef int answer_append(self, size_t run, size_t at, object position) except -1:
+    cdef int answer_append(self, size_t run, size_t at, Place place) except -1:
         """Answers an append that was stored. It is the only request of its run."""
         cdef Intake intake = self.intake
         cdef Lane lane = self.lanes[run]
         cdef RunHeaders headers = at_or_none(self.headers, run)
         cdef bytes lines = intake.lines if headers is None else headers.lines
         cdef bytes for_producer = at_or_none(self.own_ids, at)
-        cdef Place place
-        set_place(&place, position)
         if intake.is_draining:
             lines += CLOSE_LINE
         size = intake.write_appended(lines, place, for_producer)
         if lane.state == ANSWERING:                # Else it is gone.
             lane.answer(intake.out, size)
             lane.settle(intake, intake.deadlines.lately_s)
-        if for_producer is None:
-            intake.policy.on_appended(204)
-        else:
-            intake.policy.on_appended(200)
+        self.appended[for_producer is not None] += 1
+        return 0
+
+    cdef int count_appends(self) except -1:
+        """Counts the appends that were answered."""
+        if self.appended[0]:
+            self.intake.policy.on_appended(204, self.appended[0])
+        if self.appended[1]:
+            self.intake.policy.on_appended(200, self.appended[1])
         return 0
 
     cdef int acknowledge(self, object positions, object repeats) except -1:
@@ -583,10 +612,14 @@ cdef class Batch:
         for run in range(<size_t>len(self.lanes)):
             lane, headers, count = self.lanes[run], at_or_none(self.headers, run), self.counts[run]
             if at_or_none(self.appends, run) is not None:
-                if at in repeats:
+                if repeats and at in repeats:
                     self.give_back(run)
                 else:
-                    self.answer_append(run, at, positions[at])
+                    if in_row is not None:
+                        place = in_row.at(at)
+                    else:
+                        set_place(&place, positions[at])
+                    self.answer_append(run, at, place)
                 at += 1
                 appended += 1
                 continue
@@ -606,6 +639,7 @@ cdef class Batch:
                 lane.settle(intake, lately_s)
         if at > appended:
             intake.policy.on_answered(at - appended)
+        self.count_appends()
         return 0
 
 
@@ -792,7 +826,7 @@ cdef class Intake:
                 return 0
         if is_append:
             return 0 if before else self.take_append(lane, target, publisher, headers, &head, at)
-        if not is_utf8(at, head.body_bytes) or is_of_producer(&head):
+        if not is_utf8(at, head.body_bytes) or is_of_stream(&head):
             return 0
         kind = KIND_JSON if is_json(head.values[MEDIA_TYPE]) else KIND_TEXT
         own_id = PyBytes_FromStringAndSize(own.text, own.size) if own.size else None
@@ -842,7 +876,8 @@ cdef class Intake:
             return 0
         if head.values[MEDIA_TYPE].at is NULL or not same(head.values[MEDIA_TYPE], stream.content_type):
             return 0
-        directives = stream.directives_of(head.values[PRODUCER_ID], epoch, sequence)
+        directives = stream.directives_of(
+            head.values[PRODUCER_ID], epoch, sequence, head.values[STREAM_SEQ])
         if directives is None:
             return 0
         data = stream.data_of(body, head.body_bytes)
@@ -850,11 +885,11 @@ cdef class Intake:
             return 0
         if self.counts_clients and not self.policy.counts(lane, publisher.rights, headers):
             return 0
-        if directives is not stream.asked:
+        if epoch.at is not NULL:
             for_producer = b"Producer-Epoch: %b\r\nProducer-Seq: %b\r\n" % (bytes_of(epoch), bytes_of(sequence))
         self.begin_run(lane, headers, PyBytes_FromStringAndSize(body - head.size, size))
         batch = self.batch
-        stream.add_event(batch.events, data, stream.kind, None, directives)
+        batch.events.add(stream.topics, data, stream.kind, stream.shared, None, directives)
         batch.add(stream, for_producer, None, None, head.body_bytes)
         return size
 
@@ -1034,9 +1069,9 @@ cdef class Intake:
 CLOSE_LINE = b"Connection: close\r\n"
 
 
-cdef inline bint is_of_producer(PublishHead* head) noexcept:
+cdef inline bint is_of_stream(PublishHead* head) noexcept:
     return (head.values[PRODUCER_ID].at is not NULL or head.values[PRODUCER_EPOCH].at is not NULL
-            or head.values[PRODUCER_SEQ].at is not NULL)
+            or head.values[PRODUCER_SEQ].at is not NULL or head.values[STREAM_SEQ].at is not NULL)
 
 
 cdef object place_of(object outcome):

@@ -206,14 +206,15 @@ def pack_events(events not None):
         shared = None if batch.shared is None else batch.shared[at]
         own_id = None if batch.own_ids is None else batch.own_ids[at]
         kind = 0 if batch.kinds is None else batch.kinds[at]
+        asked = None if batch.asked is None else batch.asked[at]
         if event is not None:
             records.append(pack_event(event))
         elif shared is None:
             records.append(draft_of(
-                batch.topics[at], batch.data[at], own_id, None, None, None, 0, 0, kind))
+                batch.topics[at], batch.data[at], own_id, None, None, asked, 0, 0, kind))
         else:
             records.append(draft_of(
-                batch.topics[at], batch.data[at], own_id, shared.event_type, shared.meta, None,
+                batch.topics[at], batch.data[at], own_id, shared.event_type, shared.meta, asked,
                 (PRIVATE if shared.private else 0) | (UUID if shared.is_uuid else 0),
                 shared.retry_ms, kind))
     return b"".join(records)

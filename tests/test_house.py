@@ -61,6 +61,7 @@ FLOORS = [
         "entries",
         "_records",
         "_batch",
+        "_appends",
         "_ndjson",
         "_mapping",
         "expressions",

@@ -88,23 +88,22 @@ def rust(program: Path, folder: str, cpu: int, durability: str) -> Iterator[Runn
 
 @contextmanager
 def _process(arguments: Callable[[int], list[str]], cpu: int) -> Iterator[Running]:
-    held = held_port()
-    port = held.getsockname()[1]
-    held.close()
-    with tempfile.TemporaryFile() as log:
+    # Held to the end: a port that is free meanwhile may go to another process.
+    with held_port() as held, tempfile.TemporaryFile() as log:
+        port = held.getsockname()[1]
         process = subprocess.Popen(arguments(port), stdout=log, stderr=log)
         try:
             if cpu >= 0:
                 os.sched_setaffinity(process.pid, {cpu})
             url = f"http://127.0.0.1:{port}/v1/stream"
-            _wait(url)
+            _wait(url, process)
             yield Running(url, [process.pid])
         finally:
             process.terminate()
             process.wait(START_TIMEOUT_S)
 
 
-def _wait(url: str) -> None:
+def _wait(url: str, process: subprocess.Popen[bytes]) -> None:
     until = time.monotonic() + START_TIMEOUT_S
     while True:
         try:
@@ -112,6 +111,6 @@ def _wait(url: str) -> None:
         except urllib.error.HTTPError:
             return
         except OSError:
-            if time.monotonic() > until:
+            if time.monotonic() > until or process.poll() is not None:
                 raise
             time.sleep(0.05)

@@ -131,9 +131,10 @@ class Backbone(Protocol):
 
     @property
     def append_now(self) -> Callable[[EventBatch | KeyedBatch], Sequence[int] | None] | None:
-        """The function that commits a batch of which nothing is known and nothing is asked, and
-        delivers it, within the call; it gives the positions. For any other batch it does nothing
-        and gives None: then `append` gets the events. None: commits need more than the call."""
+        """The function that commits a batch of which nothing is known and nothing is asked but to
+        append to streams, and delivers it, within the call; it gives the positions. For any other
+        batch it does nothing and gives None: then `append` gets the events. None: commits need more
+        than the call."""
 
     @property
     def has_ended(self) -> bool:

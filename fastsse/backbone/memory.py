@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
+from fastsse._appends import judge_appends
 from fastsse._batch import producer_runs, undirect
 from fastsse.backbone import (
     Broken,
@@ -97,8 +98,10 @@ class MemoryBackbone:
     def append_now(self, batch: EventBatch | KeyedBatch) -> Sequence[int] | None:
         """As `Backbone`."""
         events = batch.events if isinstance(batch, KeyedBatch) else batch
-        if self._deliver is None or self.states is None or not is_plain(events):
+        if self._deliver is None or self.states is None:
             return None
+        if not is_plain(events):
+            return None if isinstance(batch, KeyedBatch) else self._append_to_streams(batch)
         if self.streams.rows and self.streams.has_any(events):
             return None
         if self.states.ended_count and any(
@@ -110,6 +113,35 @@ class MemoryBackbone:
         if self.keeps_keys:
             return None
         return self.keys.add_new(batch.keys, batch.digests, lambda: self._append(events))
+
+    def _append_to_streams(self, batch: EventBatch) -> Sequence[int] | None:
+        """Stores appends of which none is refused or known; None: nothing was done."""
+        assert self.states is not None
+        limits, producers = self.streams.limits, self.producers
+        ended_at = self.states.ended_at if self.states.ended_count else None
+        appends = None
+        if not self.keeps_keys:  # Else entries need the keys of producers.
+            appends = judge_appends(
+                batch,
+                self.streams.rows.get,
+                ended_at,
+                producers.find,
+                limits.now_ms,
+                limits.room_bytes,
+            )
+        if appends is None:
+            return None
+        new_bytes = sum(map(producer_cost, appends.new_keys))
+        if new_bytes and not producers.has_room(new_bytes):
+            return None
+        positions = self._clock.take_all(len(batch))
+        # Readers of the entries may ask for the rows, so these come first.
+        self.streams.note(appends.rows(positions, limits.now_ms), appends.size_bytes)
+        appends.forget_keys()
+        self._handed_on(batch, positions)
+        for key, *row in appends.numbers(positions):
+            producers.add(key, ProducerRow(*row))
+        return positions
 
     def _append(self, events: Sequence[Event]) -> Sequence[int]:
         positions = self._clock.take_all(len(events))

@@ -58,6 +58,11 @@ class StreamLimits(NamedTuple):
     bytes: int
     now_ms: int
 
+    @property
+    def room_bytes(self) -> int:
+        """How much they may still grow."""
+        return self.total_bytes - self.bytes
+
 
 class _Overlay:
     """Rows, with what the events of a batch change."""

@@ -1,7 +1,7 @@
 """The rows of durable streams in memory: the memory store, and copies of what other stores keep."""
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import islice
 from typing import Final
 
@@ -55,7 +55,7 @@ class StreamTable:
 
     @property
     def limits(self) -> StreamLimits:
-        """The bound, and what is taken now."""
+        """The bound, and what is taken now; the time."""
         return StreamLimits(self._total_bytes, self.bytes, self._now_ms())
 
     def check(self, events: Sequence[Event], known: Known | None) -> Conflict | None:
@@ -85,6 +85,14 @@ class StreamTable:
             elif row is None:
                 self._expiring.pop(topic, None)
             if self.on_changed is not None:
+                self.on_changed(topic, row)
+
+    def note(self, rows: Mapping[str, StreamRow], size_bytes: int) -> None:
+        """Takes the rows of streams after appends, which together added so much. O(rows)."""
+        self.rows.update(rows)
+        self.bytes += size_bytes
+        if self.on_changed is not None:
+            for topic, row in rows.items():
                 self.on_changed(topic, row)
 
     def expired(self) -> list[list[Event]]:

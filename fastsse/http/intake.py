@@ -113,9 +113,9 @@ class _Policy:
         """Counts requests that were answered with 200."""
         self._context.requests.answered_many(self._publishes.route, b"200", count)
 
-    def on_appended(self, status: int) -> None:
-        """An append to a durable stream was answered."""
-        self._context.requests.answered_many(self._appends, b"%d" % status, 1)
+    def on_appended(self, status: int, count: int) -> None:
+        """Counts appends to durable streams that were answered with a status."""
+        self._context.requests.answered_many(self._appends, b"%d" % status, count)
 
     def on_failed(self) -> None:
         """Publishing raised an exception that is not a refusal."""

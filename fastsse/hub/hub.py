@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from fastsse._batch import has_ends
+from fastsse._batch import has_ends, has_repeated_numbers
 from fastsse._core import QUEUE_MAX, Sender
 from fastsse.backbone import Backbone
 from fastsse.backbone.judge import JudgedPositions, is_control, is_keyed, is_plain
@@ -311,7 +311,9 @@ class Hub:
         list with the position or the error of each, and what is published of one that was stored
         before. A refused append to a durable stream is not counted: it is published again by
         itself, which counts it."""
-        if not is_plain(events) and len(events) > 1 and not self._backbone.judges_each:
+        # Within one batch, events with one number of a producer are one append.
+        is_one = self._backbone.judges_each and not has_repeated_numbers(events)
+        if len(events) > 1 and not is_one and not is_plain(events):
             self._publish_each(events, done)
             return
 

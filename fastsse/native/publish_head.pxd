@@ -74,9 +74,10 @@ cdef enum:
     EXPECT
     TRACED                      # a trace that is recorded is left to llhttp
     REQUEST_ID
-    PRODUCER_ID                 # of durable streams, as the next two
+    PRODUCER_ID                 # of durable streams, as the next three
     PRODUCER_EPOCH
     PRODUCER_SEQ
+    STREAM_SEQ
     MEANINGS
 
 

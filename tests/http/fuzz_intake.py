@@ -41,6 +41,7 @@ from fastsse.http.router import Route, Router
 from fastsse.hub import Hub, Published
 from fastsse.positions import Positions
 from fastsse.trails import request_id_line
+from tests.http.fuzz_streams import known_streams, routes_of
 
 CORPUS: Final = Path(__file__).with_name("intake_corpus.txt")
 LIMITS: Final = HeadLimits(head_bytes=4096, headers=20, body_bytes=8192)
@@ -71,7 +72,12 @@ PIECES: Final = (
     b'id=a&', b'&id=urn:uuid:', b'&%69d=a', b'&id=earliest', b'&id=%22', b'&id=a%5cb', b'&id=a+b',
     b'&event=x', b'&event=error', b'&private=true', b'&retry=5', b'&authorization=a',
     b'&ticket=a', b'$', b'&event=fastsse.x', b'/.well-known/mercure/a', b'chunked',
-    b'5\r\nhello\r\n0\r\n\r\n',
+    b'5\r\nhello\r\n0\r\n\r\n', b'/streams/log', b'/streams/', b'/json', b'/private/bytes',
+    b'\r\nContent-Type: text/plain', b'\r\nContent-Type: application/octet-stream',
+    b'\r\nProducer-Id: p', b'\r\nProducer-Epoch: 0', b'\r\nProducer-Seq: 12', b'[', b'"',
+    b'\r\nProducer-Id: p\r\nProducer-Epoch: 01\r\nProducer-Seq:0', b'\r\nStream-Seq: 1',
+    b'\r\nStream-Seq:', b'\r\nStream-Seq:\ta', b'\r\nStream-Closed: true', b'9007199254740992',
+    b'\r\nStream-TTL: 5', b'{"a": 1}', b' {"a":"\\u0041"} ', b'1e2', b'[[1],2]',
 )
 # fmt: on
 
@@ -127,6 +133,8 @@ class Counter:
     def allows(self, event: Event) -> bool:
         return True
 
+    topics = SimpleNamespace(by_name={})
+
 
 class Difference(Exception):
     """The two ways do not agree."""
@@ -148,10 +156,12 @@ class Comparator:
         self._called: list[Any] = []
         self._fast, self._slow = Counter(), Counter()
         inactive = cast(RequestLimits, SimpleNamespace(active=False))
-        publish = Publish(
-            PublishGate(cast(Hub, self._slow), access, inactive, None, Authorization(Config()))
-        )
-        self._router = Router({b"/events": {b"POST": Route(publish, publish.admit)}}, cors)
+        gate = PublishGate(cast(Hub, self._slow), access, inactive, None, Authorization(Config()))
+        publish = Publish(gate)
+        open_streams = known_streams(self._fast, targets)
+        routes = routes_of(gate, access, open_streams)
+        routes[b"/events"] = {b"POST": Route(publish, publish.admit)}
+        self._router = Router(routes, cors)
         context = SimpleNamespace(
             targets=targets,
             hosts=hosts,
@@ -164,7 +174,8 @@ class Comparator:
             requests=SimpleNamespace(answered_many=lambda route, status, count: None),
         )
         publishes = PublishIntake(cast(Hub, self._fast), access, inactive, 0)
-        self.intake: Intake = make_intake(cast(Any, context), publishes)
+        self.intake: Intake = make_intake(cast(Any, context), publishes, open_streams.route)
+        open_streams.join(self.intake)
         self._new_parser = lambda: RequestParser(LIMITS, targets, hosts)
         self._parser = self._new_parser()
         self._lane = Recorder()

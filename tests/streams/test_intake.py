@@ -114,10 +114,61 @@ async def test_an_append_that_is_not_plainly_right_is_left_to_the_connection(ask
     assert taken(server) == before
     assert await content(ask, "/streams/log") == b"01"
     # Right, but not for the intake.
-    for headers, body in (((TEXT, "Stream-Seq: a"), b"2"), ((TEXT,), b"\r"), ((TEXT,), b"\xff")):
+    for headers, body in (((TEXT, "Stream-Seq: a\t"), b"2"), ((TEXT,), b"\r"), ((TEXT,), b"\xff")):
         assert (await ask("POST", "/streams/log", *headers, body=body)).status == 204
     assert taken(server) == before
     assert await content(ask, "/streams/log") == b"012\r\xff"
+
+
+@pytest.mark.parametrize("store", ["memory", "sqlite"])
+async def test_a_stream_seq_that_was_taken_is_judged_as_any_other(
+    start: Start, tmp_path: Path, store: str
+) -> None:
+    server = await start(**({} if store == "memory" else {"store": f"sqlite:{tmp_path}/h.db"}))
+    ask = partial(asked, server)
+    await created(ask, "/streams/log")
+    await ask("POST", "/streams/log", TEXT, body=b"0")
+    before = taken(server)
+    wanted = [
+        (204, "Stream-Seq: 2", ()),
+        (409, "Stream-Seq: 2", ()),
+        (204, "Stream-Seq: 3", ()),
+        (409, "Stream-Seq: 1", ()),
+        (200, "Stream-Seq: 4", producer(0)),
+        (204, "Stream-Seq: 5", producer(0)),  # Known already.
+        (204, "Stream-Seq: 5", ()),
+        (400, f"Stream-Seq: {'9' * 257}", ()),
+        (400, "Stream-Seq:", ()),
+    ]
+    for n, (status, seq, headers) in enumerate(wanted, 1):
+        answer = await ask("POST", "/streams/log", TEXT, seq, *headers, body=b"%d" % n)
+        assert answer.status == status, (n, answer)
+        if status != 204 or headers:
+            await ask("POST", "/streams/log", TEXT, body=b".")  # Known as open again.
+    assert await content(ask, "/streams/log") == b"01.3.5..7.."
+    assert taken(server) - before == 10
+
+
+@pytest.mark.parametrize("store", ["memory", "sqlite"])
+async def test_one_number_that_two_connections_bring_at_once_is_stored_once(
+    start: Start, tmp_path: Path, store: str
+) -> None:
+    server = await start(**({} if store == "memory" else {"store": f"sqlite:{tmp_path}/h.db"}))
+    ask = partial(asked, server)
+    await created(ask, "/streams/log")
+    await ask("POST", "/streams/log", TEXT, *producer(0), body=b"0")
+    data = request("POST", "/streams/log", TEXT, *producer(1), body=b"1")
+    before = taken(server)
+    batches = sum(intake.batches for intake in server._worker.frontend._endpoints._intakes)
+    async with connected(server) as first, connected(server) as second:
+        # Both are there before the loop reads either, so they are of one batch.
+        for raw in (first, second):
+            raw.writer.write(data)
+        statuses = [(await raw.answer()).status for raw in (first, second)]
+    assert taken(server) - before == 2
+    assert sum(one.batches for one in server._worker.frontend._endpoints._intakes) == batches + 1
+    assert sorted(statuses) == [200, 204]
+    assert await content(ask, "/streams/log") == b"01"
 
 
 async def test_readers_get_what_the_intake_took(ask, server) -> None:

@@ -43,7 +43,7 @@ from fastsse.backbone.sqlite.write_batch import Key, StoreBatch
 from fastsse.backbone.sqlite.writer import Barrier, Lost, Stored, Touch, Writer, WriterLinks
 from fastsse.backbone.stream_table import StreamTable
 from fastsse.config import HistoryOptions
-from fastsse.entries import encode_entries
+from fastsse.entries import encode_entries, sizes
 from fastsse.errors import FastsseError, InvalidEvent, Unavailable
 from fastsse.events import Event
 from fastsse.log import get_logger
@@ -336,7 +336,7 @@ class SqliteBackbone:
             return Unavailable("backbone", RETRY_AFTER_S)
         if len(events) > BATCH_EVENTS_MAX:
             return InvalidEvent("events", f"a batch has at most {BATCH_EVENTS_MAX} events")
-        if max(len(event.data) for event in events) > EVENT_BYTES_MAX:
+        if sizes(events)[0] > EVENT_BYTES_MAX:
             return InvalidEvent("data", f"must be at most {EVENT_BYTES_MAX} bytes to be stored")
         return None
 

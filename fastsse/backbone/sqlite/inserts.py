@@ -180,7 +180,7 @@ def store_keys(file: HistoryFile, batches: Sequence[StoreBatch]) -> None:
 def take_scheduled(connection: sqlite3.Connection, batches: Sequence[StoreBatch]) -> None:
     """Removes the delayed events that these batches publish, in their transaction."""
     for batch in batches:
-        if batch.refusal is not None or is_plain(batch.events):
+        if batch.refusal is not None or batch.is_of_streams or is_plain(batch.events):
             continue
         keys = [event.directives.takes for event in batch.events if event.directives is not None]
         batch.taken = [_removed(connection, key.decode()) for key in keys if key is not None]

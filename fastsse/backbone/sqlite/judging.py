@@ -1,8 +1,9 @@
 """Judging batches within the transaction that stores them; see `fastsse.backbone.judge`."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Final
 
+from fastsse._appends import Appends, judge_appends
 from fastsse.backbone.judge import (
     is_content_alone,
     is_plain,
@@ -11,17 +12,19 @@ from fastsse.backbone.judge import (
     new_rows,
     newest_sequence,
 )
+from fastsse.backbone.producers import ProducerRow, producer_cost
 from fastsse.backbone.sqlite.file import HistoryFile
 from fastsse.backbone.sqlite.places import position_of
+from fastsse.backbone.sqlite.producer_rows import ProducerRows
 from fastsse.backbone.sqlite.stream_file import StreamFile
 from fastsse.backbone.sqlite.write_batch import StoreBatch
-from fastsse.backbone.stream_rows import changes, check
+from fastsse.backbone.stream_rows import RowChange, changes, check
 from fastsse.directives import Control, read_control
 from fastsse.entries import Entry, kinds_of
 from fastsse.errors import FastsseError
 from fastsse.events import as_header_value
 from fastsse.positions import parse_id
-from fastsse.streamstate import read_stream_control
+from fastsse.streamstate import StreamRow, read_stream_control
 
 __all__ = ["judge_batches"]
 
@@ -76,6 +79,10 @@ class _States:
         ).fetchone()
         return self._own_ids.get(own_id) if found is None else position_of(found[0])
 
+    def note_appends(self, rows: Mapping[str, StreamRow]) -> None:
+        """Appends that will be stored, by the rows after them."""
+        self._newest.update((topic, row.tail) for topic, row in rows.items())
+
     def note(self, entries: Iterable[Entry]) -> None:
         """Entries that will be stored."""
         for entry in entries:
@@ -117,7 +124,41 @@ def _is_of_stream(batch: StoreBatch, streams: StreamFile) -> bool:
     )
 
 
+def _judge_appends(batch: StoreBatch, states: _States, file: HistoryFile) -> bool:
+    """Judges a batch of appends to streams, if nothing stands against any of them; False: nothing
+    was done."""
+    streams, producers = file.streams, file.producers
+    ended_at = states.ended_at if states.ended_count else None
+    limits = streams.limits
+    appends = judge_appends(
+        batch.events, streams.get, ended_at, producers.find, limits.now_ms, limits.room_bytes
+    )
+    if appends is None or not appends.is_whole:
+        return False
+    new_bytes = sum(map(producer_cost, appends.new_keys))
+    if new_bytes and not producers.has_room(new_bytes):
+        return False
+    rows = appends.rows(batch.positions, limits.now_ms)
+    batch.is_of_streams = True
+    batch.streams_before = appends.before
+    batch.stream_changes = [RowChange(topic, row) for topic, row in rows.items()]
+    states.note_appends(rows)
+    streams.add(batch.stream_changes)
+    _note_producers(batch, appends, producers)
+    return True
+
+
+def _note_producers(batch: StoreBatch, appends: Appends, producers: ProducerRows) -> None:
+    numbers = appends.numbers(batch.positions)
+    rows = [(key, ProducerRow(epoch, sequence, at)) for key, epoch, sequence, at in numbers]
+    before = [(key, appends.producers[key]) for key, _ in rows]
+    batch.rows_before = [(key, None if row is None else ProducerRow(*row)) for key, row in before]
+    producers.add(rows)
+
+
 def _judge(batch: StoreBatch, states: _States, file: HistoryFile) -> None:
+    if _judge_appends(batch, states, file):
+        return
     keys, producers, streams = file.keys, file.producers, file.streams
     judged = judge(batch.events, states, keys, producers)
     if not isinstance(judged, FastsseError):

@@ -32,6 +32,7 @@ class StoreBatch:
         cost_bytes: its size while it waits, with the publisher's own copy of its text.
         repeats: the positions of the first time, if it is a repeat.
         known: which of its events were stored before, where some were.
+        is_of_streams: all its events are appends to streams that nothing stands against.
         refusal: why it may not be stored.
         sequence: the newest of the producer of its known events, -1: they have none.
         rows_before: what the rows of its producers were before it.
@@ -46,6 +47,7 @@ class StoreBatch:
         "entries",
         "events",
         "is_acknowledged",
+        "is_of_streams",
         "key",
         "known",
         "refusal",
@@ -69,6 +71,7 @@ class StoreBatch:
             _BATCH_COST_BYTES + _EVENT_COST_BYTES * len(entries) + 2 * text_bytes
         )
         self.is_acknowledged = False
+        self.is_of_streams = False
         self.repeats: Sequence[int] | None = None
         self.known: Known | None = None
         self.refusal: FastsseError | None = None
