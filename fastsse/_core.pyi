@@ -379,6 +379,10 @@ class Sender:
         sends from now on are TLS records with the keys of `sealed`, whose descriptors are the
         sender's from now on. False if it has ended; then the caller keeps them."""
 
+    @property
+    def sealed_count(self) -> int:
+        """Rows that seal their records now. Any thread."""
+
     def go_on_plain(self, handle: int) -> bool:
         """Lets a row that waits send plain bytes. False if it has ended."""
 
@@ -565,3 +569,6 @@ class Sender:
 
     def advance_clock(self, ms: int) -> None:
         """For tests: lets time pass for lag, heartbeats, pings, expiry and drain."""
+
+    def limit_records(self, count: int) -> None:
+        """For tests: streams end as if a key might seal only `count` records, 16 to 2**24."""

@@ -34,14 +34,14 @@ from fastsse.native.look cimport Look, look_at_event, look_end, look_free
 from fastsse.native.memory cimport alloc, frames_alive, native_bytes
 from fastsse.native.os cimport (
     eventfd_read, eventfd_write, load_u32, monotonic_us, pthread_join, relaxed_add, relaxed_load,
-    thread_start)
+    relaxed_store, thread_start)
 from fastsse.native.queue cimport (
     ADD_CHANNEL, ANNOUNCE, ATTACH, CLOSE, DISCONNECT, DRAIN, END_OF_PAGE, END_TOPIC, GRANT, INSPECT, LATEST,
     LINK, OPEN_ROW, PAGE, PLAIN, PONG, PUBLISH, QUEUE_MAX as NATIVE_QUEUE_MAX, REMOVE_CHANNEL, REMOVE_TOPIC,
     RENEW, REVOKE, SEAL_ROW, SKIP, STOP, SEND_DIRECT, WIRE, Command,
     Node, command_new, command_topics, node_new, queue_pending, queue_push, queue_wake)
 from fastsse.native.rate cimport span_of
-from fastsse.native.record_seal cimport seal_wipe
+from fastsse.native.record_seal cimport RECORDS_MAX, seal_wipe
 from fastsse.native.sealed_row cimport Release
 from fastsse.native.sender cimport sender_main, state_clear, state_init
 from fastsse.native.state cimport State, read_clock
@@ -804,6 +804,10 @@ cdef class Sender:
         self.command(command)
         return True
 
+    @property
+    def sealed_count(self):
+        return relaxed_load(&self.state.sealed_count)
+
     def go_on_plain(self, uint64_t handle):
         self.check_running()
         if not self.is_current(handle):
@@ -1137,6 +1141,11 @@ cdef class Sender:
     def advance_clock(self, uint32_t ms):
         relaxed_add(&self.state.clock_ahead_us, <int64_t>ms * 1000)
         eventfd_write(self.state.queue.wake_fd, 1)
+
+    def limit_records(self, uint32_t count):
+        if not 16 <= count <= RECORDS_MAX:
+            raise ValueError(f"count must be 16 to {RECORDS_MAX}")
+        relaxed_store(&self.state.records_max, count)
 
 
 # ---- runs of publishes -------------------------------------------------------------------------

@@ -29,6 +29,10 @@ class RecordSealer:
     """Seals records one after the other, from `number` on. For tests and `check`."""
 
     def __init__(self, secret: bytes, number: int = 0) -> None: ...
+    @staticmethod
+    def of_keys(key: bytes, iv: bytes, number: int = 0) -> RecordSealer:
+        """With a key of 16 or 32 bytes and an iv of 12 instead of a secret. Raises ValueError."""
+
     @property
     def number(self) -> int:
         """The number of the next record."""
@@ -36,6 +40,18 @@ class RecordSealer:
     def seal(self, plain: bytes, kind: int = ...) -> bytes:
         """A record (RFC 8446 §5.2) of at most PLAIN_BYTES_MAX bytes. Raises ValueError; SealError
         once the key has sealed RECORDS_MAX records."""
+
+@final
+class Gcm:
+    """AES-GCM as records use it, each call with a key of its own. For tests."""
+
+    def seal(self, key: bytes, nonce: bytes, head: bytes, plain: bytes) -> bytes:
+        """The sealed bytes and a tag of 16. `key`: 16 or 32 bytes; `nonce`: 12; `head` is only
+        authenticated. Raises ValueError; SealError if OpenSSL refuses."""
+
+    def open(self, key: bytes, nonce: bytes, head: bytes, sealed: bytes) -> bytes | None:
+        """The plain bytes; None if the tag is wrong, or `sealed` is shorter than a tag. Raises
+        ValueError."""
 
 @final
 class SealedSocket:

@@ -6,12 +6,12 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
-from fastsse.native.aead cimport crypto_load
+from fastsse.native.aead cimport GcmContext, crypto_load, gcm, gcm_free, gcm_new
 from fastsse.native.memory cimport native_bytes
 from fastsse.native.os cimport close, relaxed_load
 from fastsse.native.record_seal cimport (
     ALERT, APPLICATION_DATA, PLAIN_BYTES_MAX as NATIVE_PLAIN_BYTES_MAX,
-    RECORDS_MAX as NATIVE_RECORDS_MAX, Seal, Sealer, is_record_of, seal_begin, seal_record,
+    RECORDS_MAX as NATIVE_RECORDS_MAX, TAG_BYTES, Seal, Sealer, is_record_of, seal_begin, seal_record,
     seal_wipe, sealer_free, sealer_new, sealer_room)
 
 PLAIN_BYTES_MAX = NATIVE_PLAIN_BYTES_MAX
@@ -55,6 +55,8 @@ cdef int begin(Seal* seal, bytes secret, uint32_t number) except -1:
     load_library()
     if PyBytes_GET_SIZE(secret) not in (32, 48):
         raise ValueError("a secret has 32 or 48 bytes")
+    if number > NATIVE_RECORDS_MAX:
+        raise ValueError(f"a number is at most {NATIVE_RECORDS_MAX}")
     if not seal_begin(
             seal, <const unsigned char*>PyBytes_AS_STRING(secret),
             <uint32_t>PyBytes_GET_SIZE(secret), number):
@@ -93,6 +95,15 @@ cdef class RecordSealer:
             seal_wipe(&self.keys)
         sealer_free(self.sealer)
 
+    @staticmethod
+    def of_keys(bytes key not None, bytes iv not None, uint32_t number=0):
+        cdef RecordSealer sealer
+        check_keys(key, iv)
+        sealer = RecordSealer(bytes(32 if PyBytes_GET_SIZE(key) == 16 else 48), number)
+        memcpy(sealer.keys.key, PyBytes_AS_STRING(key), PyBytes_GET_SIZE(key))
+        memcpy(sealer.keys.iv, PyBytes_AS_STRING(iv), PyBytes_GET_SIZE(iv))
+        return sealer
+
     @property
     def number(self):
         return self.keys.number
@@ -106,6 +117,65 @@ cdef class RecordSealer:
         if size == 0:
             raise SealError("the key has sealed all its records")
         return PyBytes_FromStringAndSize(<char*>self.sealer.record, size)
+
+
+cdef int check_keys(bytes key, bytes iv) except -1:
+    if PyBytes_GET_SIZE(key) not in (16, 32):
+        raise ValueError("a key has 16 or 32 bytes")
+    if PyBytes_GET_SIZE(iv) != 12:
+        raise ValueError("an iv has 12 bytes")
+    return 0
+
+
+@cython.final
+cdef class Gcm:
+    cdef Sealer* sealer
+
+    def __cinit__(self):
+        load_library()
+        self.sealer = sealer_new()
+        if self.sealer is NULL:
+            raise SealError("OpenSSL has no AES-GCM")
+
+    def __dealloc__(self):
+        sealer_free(self.sealer)
+
+    def seal(self, bytes key not None, bytes nonce not None, bytes head not None, bytes plain not None):
+        cdef bint is_256 = PyBytes_GET_SIZE(key) == 32
+        cdef Py_ssize_t size = PyBytes_GET_SIZE(plain)
+        cdef bytes sealed = PyBytes_FromStringAndSize(NULL, size + TAG_BYTES)
+        cdef unsigned char* data = <unsigned char*>PyBytes_AS_STRING(sealed)
+        check_keys(key, nonce)
+        memcpy(data, PyBytes_AS_STRING(plain), size)
+        if not gcm(self.sealer.long_keys if is_256 else self.sealer.short_keys, True,
+                   <const unsigned char*>PyBytes_AS_STRING(key),
+                   <const unsigned char*>PyBytes_AS_STRING(nonce),
+                   <const unsigned char*>PyBytes_AS_STRING(head), <int>PyBytes_GET_SIZE(head),
+                   data, <int>size, data + size):
+            raise SealError("OpenSSL refuses")
+        return sealed
+
+    def open(self, bytes key not None, bytes nonce not None, bytes head not None, bytes sealed not None):
+        cdef Py_ssize_t size = PyBytes_GET_SIZE(sealed) - TAG_BYTES
+        cdef bytes plain
+        cdef unsigned char* data
+        cdef GcmContext* context
+        cdef bint is_whole
+        check_keys(key, nonce)
+        if size < 0:
+            return None
+        plain = PyBytes_FromStringAndSize(NULL, size + TAG_BYTES)
+        data = <unsigned char*>PyBytes_AS_STRING(plain)
+        memcpy(data, PyBytes_AS_STRING(sealed), size + TAG_BYTES)
+        context = gcm_new(PyBytes_GET_SIZE(key) == 32, False)
+        if context is NULL:
+            raise SealError("OpenSSL has no AES-GCM")
+        is_whole = gcm(context, False, <const unsigned char*>PyBytes_AS_STRING(key),
+                       <const unsigned char*>PyBytes_AS_STRING(nonce),
+                       <const unsigned char*>PyBytes_AS_STRING(head), <int>PyBytes_GET_SIZE(head),
+                       data, <int>size, data + size)
+        gcm_free(context)
+        return plain[:size] if is_whole else None
 
 
 @cython.final

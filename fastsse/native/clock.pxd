@@ -16,8 +16,9 @@ from fastsse.native.queue cimport PLAIN, DIRECT, node_new
 from fastsse.native.state cimport State, now_ds
 from fastsse.native.stream_id cimport ID_TEXT_BYTES, write_stream_id
 from fastsse.native.mark cimport add_mark
+from fastsse.native.membership cimport conn_channel, end, make_ready, slot_of
 from fastsse.native.sealing cimport has_few_records_left, is_waiting
-from fastsse.native.sweep cimport conn_channel, end, lacks_something, make_ready, on_idle, slot_of
+from fastsse.native.sweep cimport lacks_something, on_idle
 from fastsse.native.table cimport (
     BEAT_PAD_SHIFT, BEAT_SECONDS, BLOCKED, CLAIMED, CLOSED, Conn, DRAINING, EXPIRING, FREE, LIVE, PAD_UNIT_BYTES, PINGED, Pulse,
     REPLAY, SUSPECT,

@@ -7,9 +7,10 @@ from libc.stdio cimport snprintf
 
 from fastsse.native.counters cimport DRAINED, ENDED, EXPIRED
 from fastsse.native.frame cimport FrameData, frame_keep, frame_of_bytes
+from fastsse.native.membership cimport end, leave_channel, make_ready
 from fastsse.native.queue cimport PLAIN, WIRE, Node, node_free, node_new
 from fastsse.native.state cimport State, now_ds, random_below
-from fastsse.native.sweep cimport end, finish, leave_channel, make_ready, visit
+from fastsse.native.sweep cimport finish, visit
 from fastsse.native.table cimport BLOCKED, CHUNKED, CLOSED, Conn, DRAINING, FREE, LIVE
 
 

@@ -6,11 +6,11 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
 from fastsse.native.channel cimport Channel
 from fastsse.native.lag cimport waiting_bytes
+from fastsse.native.membership cimport conn_channel
 from fastsse.native.memory cimport alloc, release
 from fastsse.native.os cimport eventfd_write, store_u32
 from fastsse.native.ring cimport ring_at, ring_find
 from fastsse.native.state cimport State, now_ds
-from fastsse.native.sweep cimport conn_channel
 from fastsse.native.table cimport BLOCKED, CLOSED, Conn, FREE, LIVE
 
 cdef enum:

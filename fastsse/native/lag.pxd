@@ -8,11 +8,11 @@ from libc.stdio cimport snprintf
 from fastsse.native.channel cimport Channel, channel_policy
 from fastsse.native.counters cimport LAGGED, bump
 from fastsse.native.frame cimport FrameData, frame_of_bytes
+from fastsse.native.membership cimport clear_blocked, conn_channel, end, make_ready
 from fastsse.native.queue cimport (
     CUT, DISCONNECT, GAP, LAST_VALUE, SKIP, Node, node_end, node_free, node_new)
 from fastsse.native.ring cimport Entry, Ring, ring_at, ring_bytes_after, ring_find
 from fastsse.native.state cimport State, now_ds
-from fastsse.native.sweep cimport clear_blocked, conn_channel, end, make_ready
 from fastsse.native.table cimport CLOSED, Conn, LAPPED, LIVE, SKIPPED
 
 

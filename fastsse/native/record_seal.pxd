@@ -25,11 +25,27 @@ cdef enum RecordKind:
     APPLICATION_DATA = 23
 
 
-cdef struct Seal:
-    unsigned char[32] key      # AES-128 has the first half
-    unsigned char[12] iv
-    uint32_t number            # of the next record
-    uint8_t is_256
+# Bit fields, so that a row with the rest of a record has 56 bytes.
+cdef extern from * nogil:
+    """
+    #ifndef FASTSSE_SEAL
+    #define FASTSSE_SEAL
+    #include <stdint.h>
+    struct fastsse_seal {
+        unsigned char key[32];
+        unsigned char iv[12];
+        uint32_t number : 25;
+        uint32_t is_256 : 1;
+        uint32_t phase : 2;
+    };
+    #endif
+    """
+    struct Seal "fastsse_seal":
+        unsigned char[32] key  # AES-128 has the first half
+        unsigned char[12] iv
+        uint32_t number        # of the next record; RECORDS_MAX at most
+        uint32_t is_256
+        uint32_t phase         # of the row that has the keys, see `sealed_row`
 
 
 # What one thread seals with: a context for each length of key, and room for one record.

@@ -11,7 +11,7 @@
 # A sealed record counts as sent. Its unsent rest is sent before anything else, as it is. There is at
 # most one, because nothing is sealed while there is one.
 
-from libc.stdint cimport uint8_t, uint32_t
+from libc.stdint cimport uint32_t
 from libc.string cimport memcpy
 
 from fastsse.native.memory cimport alloc, release
@@ -32,8 +32,7 @@ cdef struct Unsent:
 
 
 cdef struct SealedRow:
-    Seal seal
-    uint8_t phase
+    Seal seal                  # with the phase of the row
     Unsent* unsent             # NULL: none
 
 
@@ -73,9 +72,9 @@ cdef inline iovec unsent_part(Unsent* unsent) noexcept nogil:
 cdef inline void sealed_row_end(SealedRow* row) noexcept nogil:
     """Wipes the keys and frees the rest."""
     unsent_free(row)
-    if row.phase >= SEALS_ROW:
+    if row.seal.phase >= SEALS_ROW:
         seal_wipe(&row.seal)
-    row.phase = PLAIN_ROW
+    row.seal.phase = PLAIN_ROW
 
 
 cdef inline void release_end(Release* order) noexcept nogil:

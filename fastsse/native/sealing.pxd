@@ -1,17 +1,16 @@
 # Rows whose TLS records are sealed here, from the moment at which the door lets OpenSSL go. A row
 # waits for the door's answer from its attach on, so that nothing is sent in two ways.
 
-from libc.stdint cimport uint32_t
+from libc.stdint cimport uint32_t, uint64_t
 
 from fastsse.native.counters cimport CLIENT_CLOSED, CLIENT_DATA, RESET, bump
 from fastsse.native.farewell cimport begin_farewell, retry_frame
-from fastsse.native.os cimport MSG_DONTWAIT, close, recv, unwatch, watch
+from fastsse.native.membership cimport (
+    STREAM_EVENTS, clear_blocked, discard_input, end, make_ready, slot_of, tag_of)
+from fastsse.native.os cimport MSG_DONTWAIT, close, recv, relaxed_load, unwatch, watch
 from fastsse.native.queue cimport Command, command_topics
-from fastsse.native.record_seal cimport RECORDS_MAX
 from fastsse.native.sealed_row cimport PLAIN_ROW, Release, SEALS_ROW, SealedRow, WAITS_ROW
 from fastsse.native.state cimport State
-from fastsse.native.sweep cimport (
-    STREAM_EVENTS, clear_blocked, discard_input, end, make_ready, slot_of, tag_of)
 from fastsse.native.table cimport BLOCKED, CLOSED, Conn, DRAINING
 
 cdef extern from "sys/socket.h" nogil:
@@ -19,25 +18,24 @@ cdef extern from "sys/socket.h" nogil:
         MSG_PEEK
 
 cdef enum:
-    # A stream ends in the last part of what its key may seal, sooner or later by its slot.
-    RECORDS_RESERVE = 1 << 20
-    RECORDS_SPREAD = 1 << 20
+    # A stream ends in the last 16th of what its key may seal, and up to as much sooner by its slot.
+    RESERVE_SHIFT = 4
     # The header of an alert's record says so many bytes: level, description, kind, tag.
     ALERT_RECORD_BYTES = 19
 
 
 cdef inline bint is_sealed(State* state, Conn* conn) noexcept nogil:
-    return state.sealed is not NULL and state.sealed[slot_of(state, conn)].phase >= SEALS_ROW
+    return state.sealed is not NULL and state.sealed[slot_of(state, conn)].seal.phase >= SEALS_ROW
 
 
 cdef inline bint is_waiting(State* state, Conn* conn) noexcept nogil:
-    return state.sealed is not NULL and state.sealed[slot_of(state, conn)].phase == WAITS_ROW
+    return state.sealed is not NULL and state.sealed[slot_of(state, conn)].seal.phase == WAITS_ROW
 
 
 cdef inline void begin_waiting(State* state, Conn* conn) noexcept nogil:
     """Blocks a row that is being attached. It is judged as any other that is blocked, so it ends if no
     answer comes. EPOLLOUT is not asked for: the pair has room."""
-    state.sealed[slot_of(state, conn)].phase = WAITS_ROW
+    state.sealed[slot_of(state, conn)].seal.phase = WAITS_ROW
     conn.flags |= BLOCKED
     bump(&state.counters.blocked, 1)
 
@@ -55,7 +53,7 @@ cdef inline void end_waiting(State* state, Command* command) noexcept nogil:
     """OpenSSL goes on: the row sends plain bytes through the pair that it has."""
     cdef Conn* conn = waiting_row(state, command)
     if conn is not NULL:
-        state.sealed[command.slot].phase = PLAIN_ROW
+        state.sealed[command.slot].seal.phase = PLAIN_ROW
         clear_blocked(state, conn)
         make_ready(state, conn)
 
@@ -76,7 +74,8 @@ cdef inline void change_over(State* state, Command* command) noexcept nogil:
     conn.fd = order.net_fd
     order.net_fd = -1
     row.seal = order.seal
-    row.phase = SEALS_ROW
+    row.seal.phase = SEALS_ROW
+    bump(&state.sealed_count, 1)
     if watch(state.poller, conn.fd, tag_of(state, conn), STREAM_EVENTS):
         end(state, conn, RESET)
         return
@@ -108,6 +107,7 @@ cdef inline void on_sealed_input(State* state, Conn* conn) noexcept nogil:
 
 
 cdef inline bint has_few_records_left(State* state, Conn* conn) noexcept nogil:
-    cdef uint32_t early = (slot_of(state, conn) * 2654435761u) % RECORDS_SPREAD
-    return is_sealed(state, conn) \
-        and state.sealed[slot_of(state, conn)].seal.number >= RECORDS_MAX - RECORDS_RESERVE - early
+    cdef uint64_t most = <uint64_t>relaxed_load(&state.records_max)
+    cdef uint64_t reserve = most >> RESERVE_SHIFT
+    return is_sealed(state, conn) and state.sealed[slot_of(state, conn)].seal.number >= \
+        most - reserve - <uint32_t>(slot_of(state, conn) * 2654435761u) % reserve

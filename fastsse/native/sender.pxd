@@ -21,6 +21,9 @@ from fastsse.native.frame cimport (
 from fastsse.native.inspection cimport Inspection, on_inspect
 from fastsse.native.lag cimport on_writable
 from fastsse.native.look cimport find_envelope, look_at_event, look_end, look_free
+from fastsse.native.membership cimport (
+    STREAM_EVENTS, conn_channel, discard_input, end, join_channel, make_ready, next_ready, next_work,
+    tag_of)
 from fastsse.native.memory cimport numbers_clear, numbers_items
 from fastsse.native.offer cimport offer
 from fastsse.native.os cimport (
@@ -34,16 +37,14 @@ from fastsse.native.queue cimport (
     Node, command_clear, command_topics, node_end, node_new, nodes_free, queue_awake, queue_clear, queue_init,
     queue_is_empty, queue_may_sleep, queue_take)
 from fastsse.native.rate cimport flush, flush_due, rate_clear, rate_new
-from fastsse.native.record_seal cimport sealer_free, sealer_new
+from fastsse.native.record_seal cimport RECORDS_MAX, sealer_free, sealer_new
 from fastsse.native.revoke cimport revoke_some
 from fastsse.native.sealed_row cimport SealedRow
 from fastsse.native.sealing cimport (
     begin_waiting, change_over, end_waiting, is_sealed, on_sealed_input)
 from fastsse.native.state cimport (
     COMMANDS_PER_TURN, EVENTS_PER_TURN, SENDS_PER_TURN, State, now_ds, read_clock)
-from fastsse.native.sweep cimport (
-    STREAM_EVENTS, append, conn_channel, discard_input, end, join_channel, make_ready, next_ready, next_work, sweep,
-    tag_of, visit)
+from fastsse.native.sweep cimport append, sweep, visit
 from fastsse.native.table cimport (
     BEAT_PADS, BLOCKED, CHUNKED, CLAIMED, CLOSED, Conn, DRAINING, NONE, PINGED, Pulse, READY, REPLAY)
 
@@ -523,6 +524,7 @@ cdef inline int state_init(State* state) noexcept nogil:
     state.last_chunk = frame_of_bytes(b"0\r\n\r\n", 5, False)
     state.blank = frame_of_bytes(b":\n\n", 3, True)
     state.first_ready = NONE
+    state.records_max = RECORDS_MAX
     state.began_us = state.now_us = state.hand_moved_us = read_clock(state)
     read_wall_clock(state)
     state.random = state.began_us | 1

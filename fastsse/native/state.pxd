@@ -90,6 +90,8 @@ cdef struct State:
     uint64_t now_us            # read once a turn, and before latency is counted
     uint64_t wall_ms           # unix; read once a tick, so that a clock that was set right counts
     int64_t clock_ahead_us     # tests advance the clock by it
+    int64_t records_max        # of a key; tests lower it
+    int64_t sealed_count       # rows that seal their records
     uint64_t sequence          # of the newest publish
     uint64_t random
     uint64_t next_tick_us

@@ -3,8 +3,7 @@
 # of a channel in rounds. A connection that is visited late gets more events in one call, so the calls
 # per delivered event fall as load rises.
 #
-# Three parts, kept apart: gathering what to send, the system call, and the arithmetic of how far
-# it got. Over 400 lines: the three share the walk over a channel, and the compiler inlines them.
+# Two parts, kept apart: gathering what to send, and the arithmetic of how far it got.
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
@@ -14,122 +13,19 @@ from fastsse.native.counters cimport (
 from fastsse.native.frame cimport (
     FrameData, frame_body, frame_drop, frame_keep, frame_wire, frame_wire_bytes)
 from fastsse.native.last_values cimport add_last_values
-from fastsse.native.memory cimport numbers_add, numbers_drop_at, numbers_items
-from fastsse.native.os cimport (
-    EAGAIN, EINTR, EPIPE, EPOLLET, EPOLLIN, EPOLLOUT, EPOLLRDHUP, MSG_DONTWAIT, close, errno, iovec,
-    prefetch, recv, rewatch, send_parts, unwatch)
+from fastsse.native.membership cimport (
+    begin_round, conn_channel, end, end_round, end_whole, leave_channel, make_ready, queue_work,
+    set_blocked, slot_of, track_low, trim)
+from fastsse.native.memory cimport numbers_items
+from fastsse.native.os cimport EPIPE, errno, iovec, prefetch
 from fastsse.native.queue cimport (
     CUT, DISCONNECT, END_OF_PAGE, GAP, LAST_VALUE, SKIP, WIRE, Node, node_free, node_new, nodes_free)
-from fastsse.native.record_seal cimport (
-    ALERT, APPLICATION_DATA, seal_record, sealer_forget, sealer_room)
-from fastsse.native.ring cimport (
-    Entry, Ring, ring_append, ring_at, ring_drop_first, ring_find)
-from fastsse.native.sealed_row cimport (
-    Pieces, SEALS_ROW, SHUT_ROW, SealedRow, pieces_take, sealed_row_end, unsent_free, unsent_new,
-    unsent_part)
+from fastsse.native.ring cimport Entry, ring_append, ring_at, ring_find
+from fastsse.native.send cimport has_unsent, is_shut, send_now, send_unsent, wait_for_room
 from fastsse.native.state cimport (
-    DISCARDED_READS, RECORDS_PER_VISIT, Span, State, VISIT_BYTES, VISIT_FRAMES, now_ds, read_clock)
+    Span, State, VISIT_BYTES, VISIT_FRAMES, now_ds, read_clock)
 from fastsse.native.table cimport (
-    BLOCKED, CHUNKED, CLOSED, Conn, DRAINING, LAPPED, LIVE, NONE, PAGE_SENT, READY, SKIPPED,
-    STREAM_CLOSED, SUSPECT, notice_push)
-
-cdef enum:
-    STREAM_EVENTS = EPOLLIN | EPOLLRDHUP | EPOLLET
-
-
-cdef inline uint32_t slot_of(State* state, Conn* conn) noexcept nogil:
-    return <uint32_t>(conn - state.conns)
-
-
-cdef inline Channel* conn_channel(State* state, Conn* conn) noexcept nogil:
-    return state.directory.channels[conn.channel]
-
-
-# ---- which connections are due a visit -----------------------------------------------------------
-
-cdef inline void make_ready(State* state, Conn* conn) noexcept nogil:
-    """Queues one connection for a visit of its own."""
-    cdef uint32_t slot = slot_of(state, conn)
-    if conn.flags & READY:
-        return
-    conn.flags |= READY
-    conn.next_ready = NONE
-    if state.first_ready == NONE:
-        state.first_ready = slot
-    else:
-        state.conns[state.last_ready].next_ready = slot
-    state.last_ready = slot
-
-
-cdef inline Conn* next_ready(State* state) noexcept nogil:
-    cdef Conn* conn
-    if state.first_ready == NONE:
-        return NULL
-    conn = &state.conns[state.first_ready]
-    state.first_ready = conn.next_ready
-    conn.flags &= <uint8_t>~READY
-    return conn
-
-
-cdef inline void queue_work(State* state, Channel* channel) noexcept nogil:
-    if channel.queued:
-        return
-    channel.queued = True
-    channel.next_work = NULL
-    if state.first_work is NULL:
-        state.first_work = channel
-    else:
-        state.last_work.next_work = channel
-    state.last_work = channel
-
-
-cdef inline Channel* next_work(State* state) noexcept nogil:
-    cdef Channel* channel = state.first_work
-    if channel is not NULL:
-        state.first_work = channel.next_work
-        channel.queued = False
-    return channel
-
-
-# ---- rounds: what the slowest unblocked connection still needs ---------------------------------
-
-cdef inline void track_low(Channel* channel, Conn* conn) noexcept nogil:
-    """Counts a connection that joins, moves in the list or becomes writable in the current round. So
-    no event that is pending for an unblocked connection is ever trimmed."""
-    if not conn.flags & BLOCKED and conn.cursor < channel.low:
-        channel.low = conn.cursor
-
-
-cdef inline void begin_round(Channel* channel) noexcept nogil:
-    channel.round_left = channel.conns.count
-    channel.low = <uint64_t>-1
-
-
-cdef inline void trim(State* state, Channel* channel, uint64_t through) noexcept nogil:
-    """Drops entries up to `through` that no connection needs. Without a blocked connection these
-    are all. Otherwise they are those above the bytes and age allowed for a blocked one, but never
-    the newest, which policy `skip` may need."""
-    cdef Ring* ring = &channel.ring
-    cdef Entry* entry
-    cdef uint64_t max_age_us = <uint64_t>state.options.max_lag_ds * 100_000
-    while ring.count:
-        entry = ring_at(ring, 0)
-        if entry.sequence > through:
-            return
-        if channel.blocked and (ring.count == 1 or (
-                entry.accepted_us + max_age_us > state.now_us
-                and ring.appended_bytes - entry.end_bytes < state.options.max_lag_bytes)):
-            return
-        bump(&state.counters.ring_entries, -1)
-        bump(&state.counters.ring_bytes, -<int64_t>entry.frame.body_bytes)
-        if state.span.channel is channel:
-            state.span.channel = NULL
-        ring_drop_first(ring)
-
-
-cdef inline void end_round(State* state, Channel* channel) noexcept nogil:
-    trim(state, channel, channel.low)
-    begin_round(channel)
+    BLOCKED, CHUNKED, CLOSED, Conn, DRAINING, LAPPED, LIVE, NONE, PAGE_SENT, SKIPPED, notice_push)
 
 
 cdef inline void append(
@@ -151,128 +47,6 @@ cdef inline void append(
     bump(&state.counters.ring_bytes, frame.body_bytes)
     channel.to_visit = channel.conns.count
     queue_work(state, channel)
-
-
-# ---- joining, leaving, ending ------------------------------------------------------------------
-
-cdef inline void join_channel(State* state, Conn* conn) noexcept nogil:
-    """Joins a connection to a channel: it gets every event of the ring that is published after this."""
-    cdef Channel* channel = conn_channel(state, conn)
-    conn.cursor = state.sequence
-    conn.state = LIVE
-    conn.index = channel.conns.count
-    numbers_add(&channel.conns, slot_of(state, conn))
-    channel.round_left += 1
-    if channel.to_visit:       # the walk under way has one more place to pass
-        channel.to_visit += 1
-    if conn.flags & BLOCKED:
-        channel.blocked += 1
-    track_low(channel, conn)
-
-
-cdef inline void leave_channel(State* state, Conn* conn) noexcept nogil:
-    cdef Channel* channel = conn_channel(state, conn)
-    cdef Conn* moved
-    numbers_drop_at(&channel.conns, conn.index)
-    if conn.index < channel.conns.count:
-        moved = &state.conns[numbers_items(&channel.conns)[conn.index]]
-        moved.index = conn.index
-        track_low(channel, moved)
-        if moved.cursor < channel.last_sequence:
-            make_ready(state, moved)
-    if conn.flags & BLOCKED:
-        channel.blocked -= 1
-    if channel.conns.count == 0:
-        channel.blocked = 0
-        trim(state, channel, <uint64_t>-1)
-
-
-cdef inline uint64_t tag_of(State* state, Conn* conn) noexcept nogil:
-    return slot_of(state, conn) | <uint64_t>conn.generation << 32
-
-
-cdef inline void set_blocked(State* state, Conn* conn) noexcept nogil:
-    """Asks for EPOLLOUT. It is not asked for always, because a socket pair, unlike TCP, announces
-    room after each read of the other side. epoll looks at the socket at once, so no edge is lost."""
-    if conn.flags & BLOCKED:
-        return
-    conn.flags |= BLOCKED
-    rewatch(state.poller, conn.fd, tag_of(state, conn), STREAM_EVENTS | EPOLLOUT)
-    bump(&state.counters.blocked, 1)
-    if conn.state == LIVE:
-        conn_channel(state, conn).blocked += 1
-
-
-cdef inline void clear_blocked(State* state, Conn* conn) noexcept nogil:
-    if not conn.flags & BLOCKED:
-        return
-    conn.flags &= <uint8_t>~(BLOCKED | SUSPECT)
-    rewatch(state.poller, conn.fd, tag_of(state, conn), STREAM_EVENTS)
-    bump(&state.counters.blocked, -1)
-    if conn.state == LIVE:
-        conn_channel(state, conn).blocked -= 1
-        track_low(conn_channel(state, conn), conn)
-
-
-cdef inline void end_sealing(State* state, SealedRow* row) noexcept nogil:
-    """Wipes the keys of a row everywhere."""
-    if row.phase >= SEALS_ROW:
-        sealer_forget(state.sealer, &row.seal)
-    sealed_row_end(row)
-
-
-cdef inline void end(State* state, Conn* conn, uint8_t reason) noexcept nogil:
-    """Closes the socket and notifies the loop. The row stays CLOSED until the notice is taken."""
-    if conn.state == LIVE:
-        leave_channel(state, conn)
-    if conn.flags & BLOCKED:
-        bump(&state.counters.blocked, -1)
-    nodes_free(conn.private)
-    conn.private = NULL
-    if state.sealed is not NULL:
-        end_sealing(state, &state.sealed[slot_of(state, conn)])
-    # Removed explicitly: for a moment the event loop's copy of this descriptor may still be open,
-    # and while it is, closing ours would not remove it from the poller.
-    unwatch(state.poller, conn.fd)
-    close(conn.fd)
-    conn.fd = -1
-    conn.state = CLOSED
-    conn.touched_ds = now_ds(state)    # with opened_ds: how long it lived
-    conn.flags &= READY
-    conn.reason = reason
-    bump(&state.counters.connections, -1)
-    bump(&state.counters.closed[reason], 1)
-    notice_push(&state.notices, state.conns, slot_of(state, conn), STREAM_CLOSED)
-
-
-cdef inline void end_over(State* state, Conn* conn) noexcept nogil:
-    """Ends a stream after the event that ends it: the rest of a half-sent frame, the last chunk, FIN."""
-    cdef Node** at = &conn.private.next if conn.offset else &conn.private
-    leave_channel(state, conn)
-    nodes_free(at[0])
-    at[0] = node_new(frame_keep(state.last_chunk), WIRE) if conn.flags & CHUNKED else NULL
-    conn.state = DRAINING
-    conn.reason = ENDED
-    conn.stalled_ds = now_ds(state)
-    if conn.private is NULL:
-        finish(state, conn)
-    else:
-        make_ready(state, conn)
-
-
-cdef inline void discard_input(Conn* conn) noexcept nogil:
-    """Reads what a client sent after its request. Closing a socket with unread input sends RST, and
-    the client may lose the last data."""
-    cdef char input[1024]
-    cdef int left = DISCARDED_READS
-    while left and recv(conn.fd, input, sizeof(input), MSG_DONTWAIT) > 0:
-        left -= 1
-
-
-cdef inline void end_whole(State* state, Conn* conn, uint8_t reason) noexcept nogil:
-    """As `end`, but with FIN instead of a reset, so that sent data arrives."""
-    discard_input(conn)
-    end(state, conn, reason)
 
 
 # ---- gathering ---------------------------------------------------------------------------------
@@ -363,128 +137,6 @@ cdef inline uint32_t gather(State* state, Conn* conn) noexcept nogil:
     return count
 
 
-# ---- the system call ---------------------------------------------------------------------------
-
-cdef inline ssize_t send_to(State* state, Conn* conn, iovec* parts, uint32_t count) noexcept nogil:
-    """Bytes that the kernel took; 0 when it would block; -1 when the connection is gone."""
-    cdef ssize_t sent
-    cdef iovec cut
-    if state.options.refuse_every:
-        state.send_calls += 1
-        if state.send_calls % state.options.refuse_every == 0:
-            return 0
-    if state.options.write_limit_bytes:
-        cut.iov_base = parts.iov_base
-        cut.iov_len = min(parts.iov_len, <size_t>state.options.write_limit_bytes)
-        sent = send_parts(conn.fd, &cut, 1)
-    else:
-        sent = send_parts(conn.fd, parts, count)
-    bump(&state.counters.sends, 1)
-    if sent >= 0:
-        return sent
-    return 0 if errno == EAGAIN or errno == EINTR else -1
-
-
-cdef inline ssize_t send_now(State* state, Conn* conn, iovec* parts, uint32_t count) noexcept nogil:
-    """As `send_to`. Of a row that seals, the plain bytes that are in sealed records. No plain byte goes
-    to the socket of such a row: its phase changes with its socket."""
-    if state.sealed is NULL or state.sealed[slot_of(state, conn)].phase < SEALS_ROW:
-        return send_to(state, conn, parts, count)
-    return send_sealed(state, conn, parts, count)
-
-
-# ---- records that are sealed here ----------------------------------------------------------------
-
-cdef inline bint has_unsent(State* state, Conn* conn) noexcept nogil:
-    """Whether the socket did not take all of a sealed record."""
-    return state.sealed is not NULL and state.sealed[slot_of(state, conn)].unsent is not NULL
-
-
-cdef inline bint send_record(State* state, Conn* conn, SealedRow* row, uint32_t size) noexcept nogil:
-    """Sends the record in the sealer and keeps what the socket did not take. False: it is gone."""
-    cdef iovec part
-    cdef ssize_t sent
-    part.iov_base = state.sealer.record
-    part.iov_len = size
-    sent = send_to(state, conn, &part, 1)
-    if sent < 0:
-        return False
-    if <uint32_t>sent < size:
-        row.unsent = unsent_new(state.sealer.record + sent, size - <uint32_t>sent)
-    return True
-
-
-cdef inline ssize_t send_sealed(
-        State* state, Conn* conn, iovec* parts, uint32_t count) noexcept nogil:
-    """Seals all frames of a visit into as few records as they fit in, until one is not taken whole."""
-    cdef SealedRow* row = &state.sealed[slot_of(state, conn)]
-    cdef Pieces pieces
-    cdef ssize_t total = 0
-    cdef uint32_t left = RECORDS_PER_VISIT
-    cdef uint32_t plain
-    cdef uint32_t size
-    if row.phase != SEALS_ROW:
-        return -1              # close_notify is sealed; nothing may follow it
-    pieces.parts = parts
-    pieces.count = count
-    pieces.offset = 0
-    while pieces.count and left and row.unsent is NULL:
-        plain = pieces_take(&pieces, sealer_room(state.sealer))
-        size = seal_record(state.sealer, &row.seal, plain, APPLICATION_DATA)
-        if size == 0 or not send_record(state, conn, row, size):
-            return -1
-        total += plain
-        left -= 1
-    return total
-
-
-cdef inline void wait_for_room(State* state, Conn* conn) noexcept nogil:
-    """The rest of a record waits, so the socket is full."""
-    if conn.flags & BLOCKED:
-        return
-    bump(&state.counters.would_block, 1)
-    if conn.offset == 0:
-        conn.stalled_ds = now_ds(state)
-    set_blocked(state, conn)
-
-
-cdef inline bint send_unsent(State* state, Conn* conn) noexcept nogil:
-    """Sends the rest of a record; returns whether all of it went, and the connection lives."""
-    cdef SealedRow* row = &state.sealed[slot_of(state, conn)]
-    cdef iovec part = unsent_part(row.unsent)
-    cdef ssize_t sent = send_to(state, conn, &part, 1)
-    if sent < 0:
-        end(state, conn, CLIENT_CLOSED if errno == EPIPE else RESET)
-        return False
-    if sent:
-        conn.touched_ds = now_ds(state)
-    row.unsent.at += <uint32_t>sent
-    if row.unsent.at < row.unsent.size:
-        bump(&state.counters.would_block, 1)
-        set_blocked(state, conn)
-        return False
-    unsent_free(row)
-    return True
-
-
-cdef inline bint is_shut(State* state, Conn* conn) noexcept nogil:
-    """Seals close_notify (RFC 8446 §6.1) once everything else went; returns whether nothing waits for
-    the socket."""
-    cdef SealedRow* row = &state.sealed[slot_of(state, conn)]
-    cdef uint32_t size
-    if row.phase == SEALS_ROW and row.unsent is NULL:
-        sealer_room(state.sealer)[0] = 1
-        sealer_room(state.sealer)[1] = 0
-        size = seal_record(state.sealer, &row.seal, 2, ALERT)
-        row.phase = SHUT_ROW
-        if size == 0 or not send_record(state, conn, row, size):
-            return True        # The client is gone.
-    if row.unsent is not NULL:
-        wait_for_room(state, conn)
-        return False
-    return True
-
-
 # ---- how far it got ----------------------------------------------------------------------------
 
 cdef inline size_t pop_sent_nodes(State* state, Conn* conn, size_t sent) noexcept nogil:
@@ -565,6 +217,21 @@ cdef inline void take_part_of_span(State* state, Conn* conn, size_t sent) noexce
 
 
 # ---- a visit -----------------------------------------------------------------------------------
+
+cdef inline void end_over(State* state, Conn* conn) noexcept nogil:
+    """Ends a stream after the event that ends it: the rest of a half-sent frame, the last chunk, FIN."""
+    cdef Node** at = &conn.private.next if conn.offset else &conn.private
+    leave_channel(state, conn)
+    nodes_free(at[0])
+    at[0] = node_new(frame_keep(state.last_chunk), WIRE) if conn.flags & CHUNKED else NULL
+    conn.state = DRAINING
+    conn.reason = ENDED
+    conn.stalled_ds = now_ds(state)
+    if conn.private is NULL:
+        finish(state, conn)
+    else:
+        make_ready(state, conn)
+
 
 cdef inline void finish(State* state, Conn* conn) noexcept nogil:
     """Closes a DRAINING connection that has sent all its frames, behind close_notify if it seals."""

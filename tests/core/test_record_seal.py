@@ -111,6 +111,13 @@ def test_bad_arguments_are_refused() -> None:
         _seal.RecordSealer(SECRET).seal(bytes(16_385))
     with pytest.raises(OverflowError):
         _seal.RecordSealer(SECRET, -1)
+    with pytest.raises(ValueError, match="number"):
+        _seal.RecordSealer(SECRET, _seal.RECORDS_MAX + 1)
+    for key, iv in ((b"k" * 24, bytes(12)), (bytes(16), bytes(11)), (b"", bytes(12))):
+        with pytest.raises(ValueError, match=r"(key|iv) has"):
+            _seal.RecordSealer.of_keys(key, iv)
+        with pytest.raises(ValueError, match=r"(key|iv) has"):
+            _seal.Gcm().seal(key, iv, b"", b"")
 
 
 def test_keys_leave_no_memory_behind() -> None:

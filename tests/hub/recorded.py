@@ -19,6 +19,7 @@ class RecordingSender:
 
     memory_bytes = 0
     free_slot_count = 1
+    sealed_count = 0
     pending_commands = 0
 
     def __init__(self) -> None:
