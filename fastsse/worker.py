@@ -30,7 +30,7 @@ from fastsse.errors import FastsseError, Unavailable
 from fastsse.events import Event, check_topic
 from fastsse.handlers import Handlers
 from fastsse.hooks import HookReports, StreamHandlers, StreamHooks
-from fastsse.http.descriptors import Descriptors
+from fastsse.http.descriptors import Descriptors, of_a_stream
 from fastsse.http.tls import check_records
 from fastsse.hub import SWEEP_ON_S, Hub, Published
 from fastsse.hub.connections import Connections
@@ -125,7 +125,7 @@ class Worker:
         self._own_access = hooks.access
         self._own_counters, self._on_own_closed = hooks.counters, hooks.on_closed
         self._loop = asyncio.get_running_loop()
-        self._descriptors = Descriptors.plan(config.max_connections, each=_each(config))
+        self._descriptors = Descriptors.plan(config.max_connections, *of_a_stream(config))
         self._drained: asyncio.Event | None = None
         self._sweeping: asyncio.TimerHandle | None = None
         self._started_s = time.time()
@@ -649,11 +649,6 @@ def _into(
             answer.set_result(outcome)
 
     return done
-
-
-def _each(config: Config) -> int:
-    """Descriptors of a stream: with TLS also both ends of a socket pair."""
-    return 3 if config.tls_cert else 1
 
 
 def _id_of(outcome: Published | FastsseError) -> str:

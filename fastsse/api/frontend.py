@@ -164,6 +164,8 @@ class Frontend:
             self._door = TlsDoor(config, secret, self._hub.streams)
             if self._door.releases:
                 self._hub.streams.ask_door(self._door.release)
+                # Streams that stay with OpenSSL take more descriptors than planned for.
+                self._streams.has_descriptors = lambda: self._streams_left() > 0
         if sockets.admin:
             self._listen(sockets.main, events, cors, is_owner)
             self._listen(sockets.admin, admin, cors, is_owner)
@@ -187,14 +189,16 @@ class Frontend:
         """The number of streams that can still open."""
         if not self._hub.streams.has_room():
             return 0
-        return self._descriptors.max_connections - self._stream_count()
+        return self._streams_left()
+
+    def _streams_left(self) -> int:
+        return self._descriptors.streams_left(self._stream_count(), self._hub.streams.sealed)
 
     def unready(self) -> str | None:
         """One word that says why this worker accepts no new streams, or None."""
-        streams = self._hub.streams
-        if streams.draining:
+        if self._hub.streams.draining:
             return "draining"
-        return None if streams.has_room() else "full"
+        return None if self.room() > 0 else "full"
 
     def apply(self, config: Config) -> None:
         """Applies new limits to later connections, and new certificates to later handshakes. Open
@@ -409,7 +413,7 @@ class Frontend:
         deadlines = self._deadlines
         # A WebSocket has two descriptors in addition to that of its stream.
         streams = self._stream_count() + 2 * self._websocket_count()
-        if len(deadlines) <= self._descriptors.requests_most(streams):
+        if len(deadlines) <= self._descriptors.requests_most(streams, self._hub.streams.sealed):
             return
         idle = deadlines.eviction_candidate(newcomer)
         if idle is None:

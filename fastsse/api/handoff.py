@@ -116,6 +116,7 @@ class SenderHandoff:
     Attributes:
         on_opened: called with `wake` when a stream opened: once for all that open in one turn.
         on_exhausted: called when the process has no descriptor left.
+        has_descriptors: whether one more stream may have descriptors.
     """
 
     def __init__(
@@ -135,6 +136,7 @@ class SenderHandoff:
         self._access = access
         self.on_opened: Callable[[Callable[[], None]], object] = lambda wake: wake()
         self.on_exhausted: Callable[[], None] = lambda: None
+        self.has_descriptors: Callable[[], bool] = lambda: True
         #: Makes spans; None: tracing is off.
         self.tracer: Tracer | None = None
         #: Reports streams to hooks; None: there are none.
@@ -178,7 +180,8 @@ class SenderHandoff:
         last call here."""
         # The kernel gives the lowest free number, so a high number means that few are free.
         why: StreamReason | None
-        why = "full" if fd >= self._descriptor_limit else self._streams.objection()
+        is_full = fd >= self._descriptor_limit or not self.has_descriptors()
+        why = "full" if is_full else self._streams.objection()
         if why is not None:
             raise StreamRefused(why)
         subscription, rights, chunked, lines, client, host, *_ = stream_request

@@ -24,11 +24,12 @@ def check_start(loaded: Loaded) -> None:
 
 def _check_descriptors(config: Config) -> None:
     """Checks with the soft limit that a server sets, and restores the limit."""
-    from fastsse.http.descriptors import Descriptors, raise_soft_limit
+    from fastsse.http.descriptors import Descriptors, of_a_stream, raise_soft_limit
 
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
-    raise_soft_limit(config.max_connections)
+    each, least = of_a_stream(config)
+    raise_soft_limit(config.max_connections, each)
     try:
-        Descriptors.plan(config.max_connections)
+        Descriptors.plan(config.max_connections, each, least)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)

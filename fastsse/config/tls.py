@@ -49,7 +49,7 @@ TlsRecords = Annotated[Literal["openssl", "native"], Choice]
 class TlsOptions(OptionGroup):
     """TLS in the server. With a certificate every TCP listener speaks TLS; a Unix socket does not.
 
-    A stream then takes three descriptors instead of one.
+    A stream then takes three descriptors instead of one; with `tls_records = native`, one again.
     """
 
     title = "TLS"

@@ -7,10 +7,10 @@ import os
 import resource
 from typing import Final, NamedTuple
 
-from fastsse.config import ConfigError, OptionProblem
+from fastsse.config import ConfigError, OptionProblem, TlsOptions
 from fastsse.limits import RESERVE_MIN, STREAMS_DEFAULT_MAX, reserved_descriptors
 
-__all__ = ["Descriptors", "out_of_descriptors", "raise_soft_limit"]
+__all__ = ["Descriptors", "of_a_stream", "out_of_descriptors", "raise_soft_limit"]
 
 # For the listeners, the sender, files, resolvers and other libraries. An eighth of the limit within
 # these bounds.
@@ -25,28 +25,34 @@ _ARGUMENT: Final = "an argument"
 
 class Descriptors(NamedTuple):
     """`limit` descriptors in total, of which `max_connections` may be streams. The rest is for
-    publishers, probes and files. `others` were open before. A stream, and any other connection,
-    takes `each` of them."""
+    publishers, probes and files: `held_back`. `others` were open before. A stream, and any other
+    connection, takes `each` of them; a stream whose records the sender seals gives all but `least`
+    back."""
 
     limit: int
     max_connections: int
     others: int
     each: int = 1
+    least: int = 1
+    held_back: int = 0
 
     @classmethod
-    def plan(cls, max_connections: int, each: int = 1) -> "Descriptors":
-        """Plans for the soft limit of the process; 0 uses as many streams as fit.
+    def plan(cls, max_connections: int, each: int = 1, least: int = 0) -> "Descriptors":
+        """Plans for the soft limit of the process; 0 uses as many streams as fit if each of them
+        takes `least`. `streams_left` says how many fit with those that are open.
 
         Raises ConfigError when the limit does not allow `max_connections`.
         """
+        least = least or each
         soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         others = _open_count()
         held_back = _held_back(soft, others)
-        carried = (soft - held_back) // each
+        carried = (soft - held_back - (each - least)) // least
         if carried < max(1, max_connections):
             raise ConfigError([_too_few(soft, carried, held_back, max_connections)])
         streams = max_connections or min(carried, STREAMS_DEFAULT_MAX)
-        return cls(min(soft, each * streams + held_back), streams, others, each)
+        limit = min(soft, each * streams + held_back)
+        return cls(limit, streams, others, each, least, held_back)
 
     def grow_table(self) -> None:
         """Makes the kernel grow its descriptor table now. While threads run, each doubling of the
@@ -54,9 +60,19 @@ class Descriptors(NamedTuple):
         with contextlib.suppress(OSError), open(os.devnull) as file:
             os.close(fcntl.fcntl(file.fileno(), fcntl.F_DUPFD_CLOEXEC, self.limit - 1))
 
-    def requests_most(self, streams: int) -> int:
-        """How many other connections may be open while `streams` streams are open."""
-        return (self.limit - self.others - spare(self.limit)) // self.each - streams
+    def streams_left(self, streams: int, sealed: int = 0) -> int:
+        """How many more streams may open while `streams` are open, `sealed` of which take `least`
+        descriptors."""
+        free = self.limit - self.held_back - self._taken(streams, sealed)
+        return min(self.max_connections - streams, free // self.each)
+
+    def requests_most(self, streams: int, sealed: int = 0) -> int:
+        """How many other connections may be open while so many streams are open."""
+        free = self.limit - self.others - spare(self.limit) - self._taken(streams, sealed)
+        return free // self.each
+
+    def _taken(self, streams: int, sealed: int) -> int:
+        return self.each * (streams - sealed) + self.least * sealed
 
 
 def spare(limit: int) -> int:
@@ -81,10 +97,19 @@ def _too_few(limit: int, carried: int, held_back: int, max_connections: int) -> 
     return OptionProblem("max_connections", str(max_connections), _ARGUMENT, allowed)
 
 
-def raise_soft_limit(max_connections: int) -> None:
-    """Raises the soft limit of the process to the hard limit, as far as the server can use it."""
+def of_a_stream(options: TlsOptions) -> tuple[int, int]:
+    """The most and the fewest descriptors of a stream. With TLS both ends of a socket pair belong
+    to it, until the door lets OpenSSL go."""
+    if not options.tls_cert:
+        return 1, 1
+    return 3, 1 if options.tls_records == "native" else 3
+
+
+def raise_soft_limit(max_connections: int, each: int = 1) -> None:
+    """Raises the soft limit of the process to the hard limit, as far as the server can use it for
+    streams of `each` descriptors."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = (max_connections or STREAMS_DEFAULT_MAX) * 102 // 100 + 2 * RESERVE_MIN
+    wanted = (each * max_connections or STREAMS_DEFAULT_MAX) * 102 // 100 + 2 * RESERVE_MIN
     target = wanted if hard == resource.RLIM_INFINITY else min(hard, wanted)
     if target > soft:
         with contextlib.suppress(OSError, ValueError):

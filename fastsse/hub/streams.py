@@ -162,6 +162,11 @@ class Streams:
         """Number of free rows in the table of streams."""
         return self._sender.free_slot_count
 
+    @property
+    def sealed(self) -> int:
+        """Number of streams whose TLS records the sender seals."""
+        return self._sender.sealed_count
+
     def has_room(self) -> bool:
         """Whether `open` would accept one more stream."""
         return self.objection() is None

@@ -9,7 +9,7 @@ import uvloop
 
 from fastsse.config import Config
 from fastsse.errors import FastsseError
-from fastsse.http.descriptors import raise_soft_limit
+from fastsse.http.descriptors import of_a_stream, raise_soft_limit
 from fastsse.interceptors import interrupt_interceptors
 from fastsse.log import configure, get_logger
 from fastsse.supervisor.changes import adapted, fixed_while_serving, sentence
@@ -35,7 +35,7 @@ def run_alone(
 
     Raises ConfigError, ListenError or PidFileError before anything is served.
     """
-    raise_soft_limit(config.max_connections)
+    raise_soft_limit(config.max_connections, of_a_stream(config)[0])
     with contextlib.ExitStack() as stack:
         pidfile = None
         if config.pidfile is not None:

@@ -10,7 +10,7 @@ from fastsse.api.startlines import start_lines
 from fastsse.config import Config
 from fastsse.config.store import show_store
 from fastsse.errors import FastsseError
-from fastsse.http.descriptors import raise_soft_limit
+from fastsse.http.descriptors import of_a_stream, raise_soft_limit
 from fastsse.http.listeners import SocketFiles, addresses_of
 from fastsse.log import configure, get_logger, is_console
 from fastsse.supervisor.board import ConfigBoard
@@ -163,7 +163,7 @@ def run_service(
 
     Raises ConfigError, ListenError, PidFileError or StartError when it can't serve.
     """
-    raise_soft_limit(math.ceil(config.max_connections / workers))
+    raise_soft_limit(math.ceil(config.max_connections / workers), of_a_stream(config)[0])
     with contextlib.ExitStack() as stack:
         pidfile = None
         if config.pidfile is not None:

@@ -7,7 +7,7 @@ import socket
 import pytest
 
 from fastsse.config import ConfigError
-from fastsse.http.descriptors import Descriptors, spare
+from fastsse.http.descriptors import Descriptors, raise_soft_limit, spare
 from fastsse.limits import reserved_descriptors
 from tests.http.raw import connected, get, request, until
 
@@ -54,6 +54,43 @@ def test_streams_leave_requests_room_under_every_limit(
             plan = Descriptors.plan(asked)
             assert plan.requests_most(plan.max_connections) >= 8
             assert plan.limit <= limit
+
+
+@pytest.mark.parametrize(("least", "streams"), [(3, 6_581), (1, 19_742)])
+def test_streams_over_tls_are_planned_by_the_fewest_descriptors_that_they_need(
+    soft_limit, least, streams
+) -> None:
+    soft_limit(20_000)
+    plan = Descriptors.plan(0, 3, least)
+    assert plan.max_connections == streams
+    assert plan.limit <= 20_000
+    with pytest.raises(ConfigError, match=f"at most {streams}"):
+        Descriptors.plan(streams + 1, 3, least)
+    soft_limit(100_000)
+    # With such a limit it does not matter who keeps the records.
+    assert Descriptors.plan(10_000, 3, least).streams_left(9_999, 0) == 1
+
+
+@pytest.mark.parametrize("sealed", [0, 1, 500, 5_000, 19_742])
+def test_streams_that_are_open_leave_room_by_the_descriptors_that_they_have(
+    soft_limit, monkeypatch, sealed
+) -> None:
+    soft_limit(20_000)
+    monkeypatch.setattr("fastsse.http.descriptors._open_count", lambda: 30)
+    plan = Descriptors.plan(0, 3, 1)
+    kept = (plan.limit - plan.held_back - sealed) // 3
+    assert plan.streams_left(sealed + kept, sealed) == 0
+    if kept:
+        assert plan.streams_left(sealed + kept - 1, sealed) == 1
+    assert plan.requests_most(sealed + kept, sealed) >= 8
+
+
+def test_soft_limit_is_raised_by_the_descriptors_of_a_stream(monkeypatch) -> None:
+    asked = []
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (1024, 1_000_000))
+    monkeypatch.setattr(resource, "setrlimit", lambda _, limits: asked.append(limits))
+    raise_soft_limit(10_000, 3)
+    assert asked[0][0] >= 30_000 + reserved_descriptors(asked[0][0])
 
 
 def test_a_limit_that_leaves_streams_nothing_is_refused(soft_limit) -> None:
