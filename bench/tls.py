@@ -4,7 +4,8 @@
                 native: `tls_records = native`), TLS of each proxy
     handshakes  CPU of a handshake, full and resumed, for keys of both kinds; full in each proxy
     busy        latency of events, with and without handshakes at a fixed rate meanwhile
-    memory      bytes a stream of the server, and of each proxy with it
+    memory      bytes a stream of the server, and of each proxy with it; from two counts, so that
+                what is taken once is apart
     all         deliver, handshakes and memory, one after another
 
 What is compared takes turns in each round, so that drift falls on all. CPU is that of the server
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import resource
 import socket
 import ssl
 import statistics
@@ -44,8 +46,11 @@ Sample = dict[str, float]
 class Site:
     """Three servers, without TLS and with it in two ways, and the files of the certificate."""
 
-    def __init__(self, folder: Path, plain: Server, secure: Server, native: Server) -> None:
+    def __init__(
+        self, folder: Path, options: list[str], plain: Server, secure: Server, native: Server
+    ) -> None:
         self.folder = folder
+        self._options = options
         self.plain = plain
         self.secure = secure
         self.native = native
@@ -59,13 +64,25 @@ class Site:
         """The server that is measured; behind a proxy the one without TLS."""
         return {"server": self.secure, "native": self.native}.get(name, self.plain)
 
+    def fresh(self, name: str) -> Server:
+        """A server of the same kind without a past: tables that were used keep their size."""
+        return Server(options=[*self._options, *_files(name, self.folder)])
+
     def connect(self, server: Server) -> http.client.HTTPConnection:
-        """For publishes."""
-        if server is self.plain:
+        """For publishes and metrics."""
+        if server.url.startswith("http://"):
             return http.client.HTTPConnection("127.0.0.1", self.port_of(server))
         context = ssl.create_default_context(cafile=str(self.authority))
         context.check_hostname = False
         return http.client.HTTPSConnection("127.0.0.1", self.port_of(server), context=context)
+
+
+def _files(name: str, folder: Path) -> list[str]:
+    """The options of TLS of a server that is measured under this name."""
+    if name not in ("server", "native"):
+        return []
+    pair = ["--tls-cert", str(folder / "cert.pem"), "--tls-key", str(folder / "key.pem")]
+    return pair if name == "server" else [*pair, "--tls-records", "native"]
 
 
 def make_certificate(folder: Path, key: str = "EC P-256") -> None:
@@ -89,11 +106,11 @@ def site(key: str = "EC P-256") -> Iterator[Site]:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fastsse-tls-")))
         make_certificate(folder, key)
         hosts = ["--allowed-hosts", f"{DOMAIN},127.0.0.1"]
-        files = ["--tls-cert", str(folder / "cert.pem"), "--tls-key", str(folder / "key.pem")]
-        plain = stack.enter_context(Server(options=hosts))
-        secure = stack.enter_context(Server(options=[*hosts, *files]))
-        native = stack.enter_context(Server(options=[*hosts, *files, "--tls-records", "native"]))
-        yield Site(folder, plain, secure, native)
+        three = (
+            stack.enter_context(Server(options=[*hosts, *_files(name, folder)]))
+            for name in ("none", "server", "native")
+        )
+        yield Site(folder, hosts, *three)
 
 
 def thread_us(server: Server, name: str = "") -> float:
@@ -206,29 +223,57 @@ def busy(here: Site, name: str, streams: int, rate: float, seconds: float) -> Sa
     return {key: sample[key] for key in ("median ms", "p99 ms", "lost")}
 
 
-def memory(here: Site, name: str, streams: int) -> Sample:
-    """Growth of the user space of the server and the proxy by open streams."""
-    server = here.server_of(name)
-    context = ssl.create_default_context(cafile=str(here.authority))
+def open_stream(port: int, context: ssl.SSLContext | None) -> socket.socket:
+    """A stream that the server has begun. The state of OpenSSL on this side is dropped: thousands
+    of them would need gigabytes."""
     head = f"GET /events?topic=idle HTTP/1.1\r\nHost: {DOMAIN}\r\n\r\n".encode()
+    sock = socket.create_connection(("127.0.0.1", port))
+    if context is not None:
+        sock = context.wrap_socket(sock, server_hostname=DOMAIN)
+    sock.sendall(head)
+    if b" 200 " not in (begin := sock.recv(4096)):
+        raise click.ClickException(f"a stream was refused: {begin[:100]!r}")
+    return socket.socket(fileno=sock.detach())
+
+
+def streams_of(here: Site, server: Server, *, sealed: bool) -> int:
+    """The streams that the server has, or of which it seals the records."""
+    name = 'tls_records_total{result="released"}' if sealed else "connections"
+    with contextlib.closing(here.connect(server)) as connection:
+        connection.request("GET", "/metrics", headers={"Host": DOMAIN})
+        lines = connection.getresponse().read().decode().splitlines()
+    found = (line for line in lines if line.startswith(f"fastsse_{name} "))
+    return int(float(next(found).rpartition(" ")[2]))
+
+
+def memory(here: Site, name: str, streams: int) -> Sample:
+    """Growth of the user space of the server and the proxy, to a quarter of the streams and from
+    there to all. A further stream is the second part; what is taken once is in the first."""
+    has_tls = name != "none"
+    context = ssl.create_default_context(cafile=str(here.authority)) if has_tls else None
+    few = max(1, streams // 4)
     with ExitStack() as stack:
-        proxy, node = None, f"127.0.0.1:{here.port_of(here.plain)}"
+        server = stack.enter_context(here.fresh(name))
+        proxy, port = None, here.port_of(server)
         if name in PROXIES:
+            node = f"127.0.0.1:{port}"
             proxy = stack.enter_context(Proxy(name, node, here.folder, has_tls=True))
-        port = proxy.port if proxy else here.port_of(server)
-
-        def held() -> int:
-            return server.memory()["pss"] + (proxy.pss_bytes() if proxy else 0)
-
-        before = held()
-        for _ in range(streams):
-            sock = stack.enter_context(socket.create_connection(("127.0.0.1", port)))
-            if name != "none":
-                sock = stack.enter_context(context.wrap_socket(sock, server_hostname=DOMAIN))
-            sock.sendall(head)
-            sock.recv(4096)
-        time.sleep(_SETTLE_S)
-        return {"KiB a stream": (held() - before) / streams / 1024}
+            port = proxy.port
+        opened: list[socket.socket] = []
+        held = []
+        for count in (0, few, streams):
+            for _ in range(count - len(opened)):
+                opened.append(stack.enter_context(open_stream(port, context)))
+            while streams_of(here, server, sealed=name == "native") < count:
+                time.sleep(0.05)
+            time.sleep(_SETTLE_S)
+            held.append(server.memory()["pss"] + (proxy.pss_bytes() if proxy else 0))
+    each = (held[2] - held[1]) / max(1, streams - few)
+    return {
+        "KiB a stream": (held[2] - held[0]) / streams / 1024,
+        "B a further stream": each,
+        "KiB once": (held[1] - held[0] - few * each) / 1024,
+    }
 
 
 # ---- what is run ---------------------------------------------------------------------------------
@@ -305,10 +350,12 @@ def busy_command(count: int, streams: int, rate: float, seconds: float) -> None:
 
 @main.command("memory")
 @click.option("--rounds", "count", default=1, show_default=True)
-@click.option("--streams", default=1000, show_default=True, type=click.IntRange(1, 6000))
+@click.option("--streams", default=1000, show_default=True, type=click.IntRange(1, 18_000))
 @click.option("--only", multiple=True, help="Only these of the first column.")
 def memory_command(count: int, streams: int, only: tuple[str, ...]) -> None:
-    """Bytes a stream."""
+    """Bytes a stream, and once. Above 6,000 streams only for `none` and `native`."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     with site() as here:
         names = [name for name in _names() if not only or name in only]
         rounds(count, names, lambda name: memory(here, name, streams))
