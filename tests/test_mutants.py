@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.mutants import native
 from tests.mutants.changes import changes
 from tests.mutants.forks import ROOT
 
@@ -61,6 +62,50 @@ def test_changes_that_a_test_sees_are_not(tmp_path: Path) -> None:
     )
     assert "3 changes, 0 not noticed" in done.stdout, done.stdout
     assert done.returncode == 0
+
+
+_HEADER = """
+from libc.stdint cimport uint8_t
+
+cdef struct Row:
+    int count              # 5 of them
+
+cdef inline int limited(
+        Row* row, int most) noexcept nogil:
+    \"\"\"Not more than 5.\"\"\"
+    cdef int found = row.count + 1
+    if found > most and (
+            row.count != 0):
+        row.count = most
+    memcpy(b"2", row, found)
+    return found
+"""
+
+
+def test_each_change_of_a_header_is_one_thing_in_a_function() -> None:
+    text, found = native.changed(_HEADER)
+    assert {(change.line, change.old, change.new) for change in found} == {
+        (10, "cdef int found = row.count + 1", "cdef int found = row.count - 1"),
+        (10, "cdef int found = row.count + 1", "cdef int found = row.count + 2"),
+        (11, _CONDITION, "if found >= most and ( row.count != 0):"),
+        (11, _CONDITION, "if found > most or ( row.count != 0):"),
+        (11, _CONDITION, "if found > most and ( row.count == 0):"),
+        (11, _CONDITION, "if found > most and ( row.count != 1):"),
+        (13, "row.count = most", "pass"),
+        (14, 'memcpy(b"2", row, found)', "pass"),
+    }
+    assert {change.function for change in found} == {"limited"}
+    (row,) = (change for change in found if change.line == 13)
+    lines = [line.strip() for line in text.splitlines()]
+    assert f"if mutant == {row.number}: pass" in lines
+    assert "else: row.count = most" in lines
+
+
+_CONDITION = "if found > most and ( row.count != 0):"
+
+
+def test_a_header_without_functions_has_no_changes() -> None:
+    assert native.changed("cdef enum:\n    MOST = 5\n")[1] == []
 
 
 def test_tests_that_fail_without_a_change_say_nothing(tmp_path: Path) -> None:

@@ -130,3 +130,12 @@ def test_a_run_lists_what_it_left_out_and_runs_what_its_path_names(tmp_path: Pat
     assert "tests/redis/test_order.py: " not in core
     assert "left out: tests/redis (a Redis server)" in core
     assert "tests/redis/test_order.py: " in collected("--tier", "core", "tests/redis")
+
+
+def test_programs_that_tests_are_skipped_without_are_listed_for_contributors() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text().lower()
+    reasons = re.compile(r'"no (?:jars of )?([\w-]+(?: [A-Z]\w+| collector)?)(?: broker)? here')
+    names = {name.lower() for path in FILES for name in reasons.findall((ROOT / path).read_text())}
+    assert len(names) > 15
+    # What comes with a system that has Python and a compiler.
+    assert {name for name in names if name not in text} <= {"make", "node"}

@@ -155,7 +155,7 @@ class Verifier:
         """
         ring, now_s = self._rings.get(side), self._now_s()
         if ring is None:
-            whose = "publishers'" if side == "console" else "subscriber"
+            whose = "subscribers'" if side == "subscribe" else "publishers'"
             raise Unauthorised(f"The server has no key for {whose} tokens.")
         memory = self._memories[side]
         if ring.key_set is not None:

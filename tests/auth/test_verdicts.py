@@ -8,6 +8,7 @@ import pytest
 from fastsse.auth.claims import Expected
 from fastsse.auth.guard import Guard, Pending, check_key_set_file, make_guard
 from fastsse.auth.revocations import Revocation
+from fastsse.auth.token import TOKEN_BYTES_MAX
 from fastsse.auth.verifier import KeyRing, Verifier
 from fastsse.config import Config, ConfigError
 from fastsse.errors import Unauthorised
@@ -124,6 +125,51 @@ def test_memory_that_was_emptied_has_its_whole_room_again(monkeypatch: pytest.Mo
         assert verifier.remembered == 0
 
 
+def test_each_byte_of_a_token_counts_four_in_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    from fastsse.auth import verifier as module
+
+    verifier = verifier_of(jwt_key=SECRET)
+    long = [mint(claims(jti=str(number), more="x" * 3000)) for number in range(4)]
+    room_bytes = 3 * (module._RIGHTS_BYTES + 4 * len(long[0]))
+    for bound_bytes, kept in ((room_bytes, 3), (room_bytes - 1, 2)):
+        monkeypatch.setattr(module, "REMEMBERED_BYTES_MAX", bound_bytes)
+        verifier.forget()
+        for raw in long:
+            verifier.verify(raw, "publish")
+        assert verifier.remembered == kept
+
+
+def signed_token_of(size: int) -> bytes:
+    """A valid token of so many bytes."""
+    for more in range(size * 3 // 4 - 150, size):
+        for kid in ("a", "aa", "aaa"):
+            raw = mint(claims(more="x" * more), header={"kid": kid})
+            if len(raw) == size:
+                return raw
+    raise AssertionError(size)
+
+
+def test_every_byte_of_the_longest_token_counts() -> None:
+    verifier = verifier_of(jwt_key=SECRET)
+    raw = signed_token_of(TOKEN_BYTES_MAX)
+    assert verifier.verify(raw, "publish")
+    assert verifier.until_s(raw, "publish") > 0
+    for last in (b"A", b"B"):
+        if not raw.endswith(last):
+            assert verifier.until_s(raw[:-1] + last, "publish") == 0
+            with pytest.raises(Unauthorised):
+                verifier.verify(raw[:-1] + last, "publish")
+
+
+@pytest.mark.parametrize(
+    ("side", "whose"),
+    [("subscribe", "subscribers'"), ("publish", "publishers'"), ("console", "publishers'")],
+)
+def test_a_side_without_a_key_says_whose_tokens_it_can_not_judge(side: Any, whose: str) -> None:
+    with pytest.raises(Unauthorised, match=f"no key for {whose} tokens"):
+        Verifier({}, Expected()).verify(mint(), side)
+
+
 # --- Operators
 
 
@@ -214,6 +260,20 @@ class KeySetThatCloses:
 
     def close(self) -> None:
         self.closed = True
+
+
+def test_what_was_shown_holds_until_keys_are_forgotten_or_fetched() -> None:
+    key_set = KeySetThatCloses()
+    verifier = Verifier({"publish": KeyRing([], key_set, ["RS256"])}, Expected())
+    seen = {verifier.generation("publish")}
+    verifier.forget()
+    key_set.generation += 1
+    seen.add(verifier.generation("publish"))
+    verifier.forget()
+    seen.add(verifier.generation("publish"))
+    key_set.generation += 1
+    seen.add(verifier.generation("publish"))
+    assert len(seen) == 4
 
 
 def test_closing_a_guard_cancels_the_fetches_of_its_key_set() -> None:

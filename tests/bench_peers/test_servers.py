@@ -1,6 +1,7 @@
 """Each installed peer is a server that the swarm reads: whatever is published arrives once."""
 
 import os
+from typing import Any
 
 import pytest
 
@@ -9,10 +10,18 @@ from bench.peers.peer import Peer
 from bench.peers.process import PeerServer
 from fastsse.swarm import Crew, OpenLoop, Plan, Schedule
 
-INSTALLED = [pytest.param(peer, id=peer.name) for peer in PEERS.values() if not peer.missing()]
+
+def installed(peer: Peer) -> Any:
+    """A parameter; its test is skipped with what would install the peer."""
+    missing = peer.missing()
+    reason = f"no {missing} here: {peer.install}"
+    return pytest.param(peer, id=peer.name, marks=pytest.mark.skipif(bool(missing), reason=reason))
 
 
-@pytest.mark.parametrize("peer", INSTALLED)
+each_peer = pytest.mark.parametrize("peer", [installed(peer) for peer in PEERS.values()])
+
+
+@each_peer
 def test_delivers_every_event_once_to_each_subscriber_of_its_topic(peer: Peer) -> None:
     with PeerServer(peer) as server:
         news, rest = (peer.stream_url(server.url, topic) for topic in ("news", "other"))
@@ -40,7 +49,7 @@ def test_delivers_every_event_once_to_each_subscriber_of_its_topic(peer: Peer) -
     assert none["stamped"] == 0
 
 
-@pytest.mark.parametrize("peer", INSTALLED)
+@each_peer
 def test_leaves_no_process_behind(peer: Peer) -> None:
     with PeerServer(peer) as server:
         processes = server.process_ids()

@@ -10,11 +10,12 @@ from typing import Any, Final
 from bench.peers.cases import CASES
 from tests.docs.blocks import ROOT
 
-__all__ = ["RUNS", "measured", "peers", "speed"]
+__all__ = ["RUNS", "held", "measured", "peers", "speed"]
 
 #: Files in `bench/results` that the pages show.
 RUNS: Final = ("delivery", "publishing", "stores", "nodes")
 _RESULTS: Final = ROOT / "bench" / "results"
+_HELD: Final = _RESULTS / "held"
 _BATCHES: Final = "publish-ndjson"
 
 
@@ -75,6 +76,35 @@ def peers() -> str:
     for peer in found["peers"].values():
         versions = ", ".join(f"{name} {one}" for name, one in peer["versions"].items())
         lines.append(_row(peer["title"], versions, peer["settings"]))
+    return "\n".join(lines) + "\n"
+
+
+def held() -> str:
+    """Runs of `python -m loadtests.hold`: many streams, plain and with more."""
+    runs = [json.loads(file.read_text("utf-8")) for file in sorted(_HELD.glob("*.json"))]
+    runs.sort(key=lambda run: (run["kind"], run["connections"]))
+    lines = [
+        "| streams | with | opened in | CPU to open one | user memory each | kernel, both ends |"
+        " an event in every socket after | received | run |",
+        "| ---: | --- | ---: | ---: | ---: | ---: | ---: | --- | --- |",
+    ]
+    for run in runs:
+        count, day = run["connections"], datetime.fromisoformat(run["at"])
+        if run["opened"] < count:
+            lines.append(_row(f"{count:,}", run["kind"], *[""] * 5, run["broke"], ""))
+            continue
+        name = f"{run['kind'] or 'plain'}-{count}"
+        lines.append(_row(
+            f"{count:,}",
+            run["kind"],
+            f"{run['opened_s']:.0f} s",
+            f"{run['opening_cpu_s'] / count * 1e6:.0f} µs",
+            f"{run['user_bytes_each']:,} B",
+            f"{run['kernel_bytes_each_both_ends']:,} B",
+            ", ".join(f"{one:.1f}" for one in run["broadcast_reached_all_s"]) + " s",
+            f"{run['events_received']:,} of {run['events_expected']:,}",
+            f"[{day.day} {day:%B}](../../bench/results/held/{name}.json)",
+        ))  # fmt: skip
     return "\n".join(lines) + "\n"
 
 

@@ -22,7 +22,7 @@ from fastsse.metrics import COUNTERS, GAUGES, STORE_COUNTERS, STORE_GAUGES, Metr
 from fastsse.refusal_reasons import CLIENT_LIMITS, PUBLISH_REASONS, STREAM_REASONS
 from tests.conformance import FOLDER as SUITE  # Makes the suite importable.
 from tests.docs.blocks import ROOT
-from tests.docs.figures import RUNS, measured, peers, speed
+from tests.docs.figures import RUNS, held, measured, peers, speed
 from tests.docs.manpages import share_files
 
 from sse_conformance import report  # isort: skip
@@ -232,6 +232,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "metrics": metrics,
     "refusals": refusals,
     "proxies": proxies,
+    "held": held,
     **{f"recipe-{proxy}": partial(recipe, proxy) for proxy in PROXIES},
     **{
         f"conformance-{part}": partial(conformance, part)

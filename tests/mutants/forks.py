@@ -119,9 +119,9 @@ def survives(module: Module, tree: ast.Module, tests: Collection[str] | None = N
     """Whether all tests of a module, or these, pass with a tree; one that takes too much processor
     time fails."""
     if tests is None:
-        return _passes(module, lambda: _run(module, tree, module.tests))
+        return passes(module.limit_s, lambda: _run(module, tree, module.tests))
     files = sorted({test.partition("::")[0] for test in tests})
-    return _passes(module, lambda: _run(module, tree, files, _Only(tests)))
+    return passes(module.limit_s, lambda: _run(module, tree, files, _Only(tests)))
 
 
 def reached(module: Module, tree: ast.Module, folder: Path) -> Reached | None:
@@ -134,16 +134,20 @@ def reached(module: Module, tree: ast.Module, folder: Path) -> Reached | None:
         file.write_bytes(pickle.dumps(dict(plugin.lines)))
         return status
 
-    slow = Module(module.path, module.tests, 10 * module.limit_s)
-    return (
-        Reached(str(module.path), pickle.loads(file.read_bytes())) if _passes(slow, run) else None
-    )
+    if not passes(10 * module.limit_s, run):
+        return None
+    return Reached(str(module.path), pickle.loads(file.read_bytes()))
 
 
 def _run(module: Module, tree: ast.Module, files: Sequence[str], *plugins: object) -> int:
+    sys.meta_path.insert(0, _Loader(module, tree))
+    return run_tests(files, *plugins)
+
+
+def run_tests(files: Sequence[str], *plugins: object) -> int:
+    """Runs tests without a word, to the first failure; pytest's status."""
     for number in (1, 2):
         os.dup2(os.open(os.devnull, os.O_WRONLY), number)
-    sys.meta_path.insert(0, _Loader(module, tree))
     # Our own plugin imports what is changed here, and pytest's importer would give it unchanged
     # code.
     left_out = ("fastsse.testing.plugin", "cacheprovider", "xdist")
@@ -151,16 +155,17 @@ def _run(module: Module, tree: ast.Module, files: Sequence[str], *plugins: objec
     return int(pytest.main([*options, *files], plugins=list(plugins)))
 
 
-def _passes(module: Module, run: Callable[[], int]) -> bool:
+def passes(limit_s: int, run: Callable[[], int]) -> bool:
+    """Whether a function gives 0 in a fork, within so much processor time."""
     child = os.fork()
     if child == 0:
         with suppress(BaseException):
             os.setpgid(0, 0)
-            resource.setrlimit(resource.RLIMIT_CPU, (module.limit_s, module.limit_s + 1))
+            resource.setrlimit(resource.RLIMIT_CPU, (limit_s, limit_s + 1))
             os._exit(run())
         os._exit(99)
     # Processor time is what counts: a machine with other work is no reason to stop.
-    deadline = time.monotonic() + 20 * module.limit_s
+    deadline = time.monotonic() + 20 * limit_s
     while time.monotonic() < deadline:
         done, status = os.waitpid(child, os.WNOHANG)
         if done:

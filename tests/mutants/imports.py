@@ -21,9 +21,7 @@ _OUR_PLUGIN: Final = "fastsse.testing.plugin"
 
 def import_before(module: Module) -> None:
     """Raises SystemExit if the module itself was imported: its changes would have no effect."""
-    plugins = {point.module for point in entry_points(group="pytest11")}
-    for name in (*_PACKAGES, *sorted(plugins - {_OUR_PLUGIN})):
-        importlib.import_module(name)
+    import_packages()
     users = _graph()
     using, found = {module.name}, {module.name}
     while found:
@@ -37,6 +35,13 @@ def import_before(module: Module) -> None:
     gc.freeze()
     if module.name in sys.modules:
         raise SystemExit(f"{module.name} was imported before its first change")
+
+
+def import_packages() -> None:
+    """Those of others."""
+    plugins = {point.module for point in entry_points(group="pytest11")}
+    for name in (*_PACKAGES, *sorted(plugins - {_OUR_PLUGIN})):
+        importlib.import_module(name)
 
 
 def _graph() -> dict[str, set[str]]:

@@ -1,0 +1,246 @@
+"""`python -m tests.mutants.native fastsse/native/frame.pxd tests/core/test_encoder.py`.
+
+As `tests.mutants`, for a native header: every change is compiled in at once, in a copy of the
+project below `build/mutants`, and a variable of the environment says which one is active. So a
+header with a hundred changes is compiled once.
+
+What is changed: comparisons, whole numbers, sums (no differences: of two pointers there is no sum),
+`and`, conditions, and statements, which are left out.
+"""
+
+import argparse
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from tests.mutants.forks import ROOT, passes, run_tests
+from tests.mutants.imports import import_packages
+
+COPY: Final = ROOT / "build" / "mutants"
+TABLE: Final = Path(__file__).with_name("native.toml")
+CHOSEN: Final = "FASTSSE_MUTANT"
+_COPIED: Final = ("fastsse", "tests", "bench", "loadtests", "conformance", "examples", "deploy")
+_LEFT_OUT: Final = shutil.ignore_patterns("*.so", "__pycache__", "*.pyc")
+
+# The number of the active change. 0: none.
+_ACTIVE: Final = f'''
+cdef extern from *:
+    """
+    #ifndef FASTSSE_MUTANT
+    #define FASTSSE_MUTANT
+    #include <stdlib.h>
+    static int fastsse_mutant(void) {{
+        static int number = -1;
+        if (number < 0) {{
+            const char *text = getenv("{CHOSEN}");
+            number = text ? atoi(text) : 0;
+        }}
+        return number;
+    }}
+    #endif
+    """
+    int mutant "fastsse_mutant()"
+'''
+
+_OTHER: Final = {
+    "==": "!=", "!=": "==", "<": "<=", "<=": "<", ">": ">=", ">=": ">",
+    "is not": "is", "is": "is not", "+": "-", "and": "or", "or": "and",
+    "True": "False", "False": "True",
+}  # fmt: skip
+# A text, which is left alone, or something that is changed.
+_PART: Final = re.compile(
+    r"""b?c?"(?:\\.|[^"\\])*"|[bc]?'(?:\\.|[^'\\])*'"""
+    r"|(?<= )(?:==|!=|<=|>=|is not|is|and|or|[<>+-])(?= )"
+    r"|\b(?:True|False)\b|(?<![\w.])[0-9]+(?![\w.])"
+)
+_FUNCTION: Final = re.compile(r"(?:cdef|cpdef|def) .*?(\w+)\(.*:$")
+_CONDITION: Final = re.compile(r"(if|elif|while) (.*):$")
+_DECLARED: Final = re.compile(r"(cdef [^=,]*?) = ((?!\d+, ).*)$")
+_LEFT: Final = re.compile(r"[\w.\[\]&*]+ (?:[+|-]?=) |\w+\(")
+
+
+@dataclass(frozen=True)
+class Change:
+    """A statement of a function, and what stands in its place."""
+
+    number: int
+    line: int
+    function: str
+    old: str
+    new: str
+
+    @property
+    def text(self) -> str:
+        """The same after lines were moved, so that a list can name it."""
+        return f"{self.function}: {self.old}  ->  {self.new}"
+
+
+def statements(text: str) -> Iterator[tuple[int, str]]:
+    """The logical lines with their first physical ones, from 1. Comments and blank lines are
+    empty."""
+    whole, first, is_text = "", 0, False
+    for number, line in enumerate(text.splitlines(), 1):
+        is_fence = line.count('"""') % 2 == 1
+        if is_text or is_fence or line.lstrip().startswith('"""'):
+            is_text = is_text != is_fence
+            yield number, line
+            continue
+        code = re.sub(r"\s+#.*$", "", line) if not line.lstrip().startswith("#") else ""
+        whole = f"{whole} {code.strip()}" if whole else code.rstrip()
+        first = first or number
+        is_open = sum(map(whole.count, "([{")) > sum(map(whole.count, ")]}"))
+        if whole.endswith("\\"):
+            whole = whole[:-1].rstrip()
+        elif not is_open:
+            yield first, whole
+            whole, first = "", 0
+
+
+def variants(code: str) -> Iterator[str]:
+    """The code with one part changed."""
+    for found in _PART.finditer(code):
+        part = found[0]
+        if part.isdigit():
+            other = str(int(part) + 1)
+        elif part in _OTHER:
+            other = _OTHER[part]
+        else:
+            continue
+        yield code[: found.start()] + other + code[found.end() :]
+
+
+def changed(text: str) -> tuple[str, list[Change]]:
+    """A header in which each change is a branch, and the changes."""
+    lines, changes, function = [], list[Change](), ""
+    is_text = is_extern = False
+    for line, whole in statements(text):
+        code, indent = whole.strip(), whole[: len(whole) - len(whole.lstrip())]
+        if whole and not indent:
+            found = _FUNCTION.match(whole)
+            function, is_extern = (found[1] if found else ""), "extern" in whole
+        is_fence = code.count('"""') % 2 == 1
+        if is_text or code.startswith('"""') or not (function and indent) or is_extern:
+            is_text = is_text != is_fence
+            lines.append(whole)
+            continue
+        first = len(changes) + 1
+        ways = list(_ways(code))
+        changes += [Change(first + n, line, function, code, new) for n, (new, _) in enumerate(ways)]
+        lines += [indent + one for one in _branches(code, first, [part for _, part in ways])]
+    return _after_imports(lines), changes
+
+
+def _ways(code: str) -> Iterator[tuple[str, str]]:
+    """What stands in place of a statement: the whole, and the part that `_branches` puts in."""
+    if found := _CONDITION.match(code):
+        yield from ((f"{found[1]} {other}:", other) for other in variants(found[2]))
+        if not any(sign in f" {found[2]} " for sign in (" == ", " != ", " is ", " not ")):
+            yield f"{found[1]} not ({found[2]}):", f"not ({found[2]})"
+    elif found := _DECLARED.match(code):
+        yield from ((f"{found[1]} = {other}", other) for other in variants(found[2]))
+    elif code.startswith(("cdef ", "for ", "else", "try", "except", "with ", "raise ")):
+        return
+    else:
+        yield from ((other, other) for other in variants(code))
+        if _LEFT.match(code):
+            yield "pass", "pass"
+
+
+def _branches(code: str, first: int, others: Sequence[str]) -> list[str]:
+    """The statement, or others by the number of the active change."""
+    if not others:
+        return [code]
+    numbered = list(enumerate(others, first))
+    found = _CONDITION.match(code) or _DECLARED.match(code)
+    if found is None:
+        ways = [f"if mutant == {number}: {other}" for number, other in numbered]
+        return [ways[0], *(f"el{way}" for way in ways[1:]), f"else: {code}"]
+    if code.endswith(":"):
+        # No conditional expressions: parts of different types would become Python objects.
+        wanted = [f"mutant == {number} and ({other})" for number, other in numbered]
+        none = " and ".join(f"mutant != {number}" for number, _ in numbered)
+        return [f"{found[1]} {' or '.join(wanted)} or {none} and ({found[2]}):"]
+    chosen = "".join(f"({other}) if mutant == {number} else " for number, other in numbered)
+    return [f"{found[1]} = ({chosen}({found[2]}))"]
+
+
+def _after_imports(lines: Sequence[str]) -> str:
+    imports = (n for n, line in enumerate(lines) if line.startswith(("from ", "import ")))
+    last = max(imports, default=-1)
+    return "\n".join([*lines[: last + 1], _ACTIVE, *lines[last + 1 :]]) + "\n"
+
+
+def build(header: Path, text: str) -> None:
+    """Compiles a copy of the project with this header. Raises CalledProcessError."""
+    shutil.rmtree(COPY, ignore_errors=True)
+    for name in _COPIED:
+        shutil.copytree(ROOT / name, COPY / name, ignore=_LEFT_OUT)
+    for path in (*ROOT.glob("*.py"), *ROOT.glob("*.toml"), *ROOT.glob("*.md")):
+        shutil.copy(path, COPY)
+    (COPY / header).write_text(text)
+    words = ["setup.py", "-q", "build_ext", "--inplace", "--parallel", "2"]
+    subprocess.run([sys.executable, *words], cwd=COPY, check=True)
+
+
+def survives(tests: Sequence[str], number: int, limit_s: int) -> bool:
+    """Whether all tests pass with a change; 0: with none. A fork of this process, which has nothing
+    of fastsse yet, imports the copy."""
+
+    def run() -> int:
+        os.environ[CHOSEN] = str(number)
+        os.chdir(COPY)
+        sys.path.insert(0, str(COPY))
+        for name in [name for name in sys.modules if name.partition(".")[0] == "tests"]:
+            del sys.modules[name]
+        return run_tests(["--tier=all", *tests])
+
+    return passes(limit_s, run)
+
+
+def left(header: Path) -> Mapping[str, str]:
+    """The changes of a header that can't be noticed, and why."""
+    found: Mapping[str, str] = tomllib.loads(TABLE.read_text("utf-8")).get(str(header), {})
+    return found
+
+
+def main() -> int:
+    """1 if a change was not noticed and has no reason."""
+    parser = argparse.ArgumentParser(prog="python -m tests.mutants.native")
+    parser.add_argument("header", type=Path, help="such as fastsse/native/frame.pxd")
+    parser.add_argument("tests", nargs="+", help="files or folders, the quickest first")
+    parser.add_argument(
+        "--limit", type=int, default=30, metavar="SECONDS", help="of processor time for a file"
+    )
+    parser.add_argument("--skip", type=int, default=0, metavar="COUNT", help="leave the first out")
+    parser.add_argument("--most", type=int, metavar="COUNT", help="only so many changes")
+    parser.add_argument("--built", action="store_true", help="use what the last run compiled")
+    given = parser.parse_args()
+    text, changes = changed((ROOT / given.header).read_text("utf-8"))
+    if not given.built:
+        build(given.header, text)
+    import_packages()
+    if not given.built and not survives(given.tests, 0, 10 * given.limit):
+        parser.error("the tests fail without a change")
+    reasons, unnoticed = left(given.header), 0
+    end = None if given.most is None else given.skip + given.most
+    for change in changes[given.skip : end]:
+        # File by file: most changes fail the first.
+        if not all(survives([test], change.number, given.limit) for test in given.tests):
+            continue
+        reason = reasons.get(change.text)
+        unnoticed += reason is None
+        print(f"{given.header}:{change.line}: {change.text}", f"({reason})" if reason else "")
+        sys.stdout.flush()
+    print(f"{given.header}: {len(changes)} changes, {unnoticed} not noticed without a reason")
+    return int(unnoticed > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
