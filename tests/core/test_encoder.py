@@ -96,6 +96,20 @@ def test_a_frame_is_a_chunk_around_its_body() -> None:
     assert frame.events == 1
 
 
+@pytest.mark.parametrize("size", [1, 15, 16, 255, 256, 4095, 4096, 65_535, 65_536, 1 << 20])
+def test_the_length_of_a_chunk_has_no_zero_in_front(size: int) -> None:
+    body = b"x" * size
+    assert _core.load_frame(body, 1, False).wire == b"%x\r\n%b\r\n" % (size, body)
+
+
+def test_frames_are_counted_while_something_holds_them() -> None:
+    before = _core.native_frames_alive()
+    frames = [_core.encode_frame(b"x", None, None, 0, n) for n in range(3)]
+    for left in (3, 2, 1, 0):
+        assert _core.native_frames_alive() == before + left
+        del frames[:1]
+
+
 def test_a_page_is_one_chunk_of_many_bodies_with_the_last_position() -> None:
     frames = [_core.encode_frame(b"%d" % n, None, None, 0, n) for n in range(5)]
     page = _core.join_frames(frames, 1, 4)
