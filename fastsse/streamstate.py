@@ -201,6 +201,11 @@ class StreamRow(NamedTuple):
     touched_ms: int = 0
     size_bytes: int = STREAM_COST_BYTES
 
+    @property
+    def fixed(self) -> tuple[int, StreamConfig, int, int, bool]:
+        """What content does not change."""
+        return self.generation, self.config, self.closed, self.forks, self.is_hidden
+
     def is_expired(self, now_ms: int) -> bool:
         """Whether it counts as deleted."""
         config = self.config

@@ -134,9 +134,17 @@ def is_content_alone(events: Sequence[Event]) -> bool:
     the most common append to a durable stream. O(1)."""
     if len(events) > 1 or len(events[0].topics) > 1:
         return False
-    asked = events[0].directives
+    return asks_nothing(events[0].directives)
+
+
+def asks_nothing(asked: Directives | None) -> bool:
+    """Whether no key, producer or earlier event counts for an event."""
     return asked is None or (
-        (asked.control, asked.key, asked.expect, asked.request, asked.producer) == _NOTHING
+        asked.control is None
+        and asked.key is None
+        and asked.expect is None
+        and asked.request is None
+        and asked.producer is None
     )
 
 
@@ -150,9 +158,6 @@ def key_of(asked: Directives | None) -> tuple[bytes, bytes] | None:
     if asked.request is not None and asked.request.entry_count == 1:
         return asked.request[:2]
     return None
-
-
-_NOTHING: Final = (None,) * 5
 
 
 class _Batch:
@@ -188,6 +193,8 @@ class _Batch:
 
     def _one(self, index: int, event: Event) -> int | FastsseError | None:
         asked = event.directives
+        if asks_nothing(asked):
+            return self._plain(event)
         if asked is not None and asked.producer is not None:
             found = self._append_of(index, event.topics[0], asked.producer)
             if found is not None:
@@ -201,15 +208,23 @@ class _Batch:
             if used is not None:
                 return used[1] if used[0] == digest else KeyReused(event.topics[0])
             self._used[key] = digest, -1 - index
+        if asked is not None and asked.expect is not None:
+            error = self._end(event) or self._objection(event.topics[0], asked.expect)
+            if error is not None:
+                return error
+        return self._plain(event)
+
+    def _plain(self, event: Event) -> TopicEnded | None:
+        ended = self._end(event)
+        if ended is None:
+            for topic in event.topics:
+                self._newest[topic] = event.id
+        return ended
+
+    def _end(self, event: Event) -> TopicEnded | None:
         for topic in event.topics:
             if self._ended_at(topic):
                 return TopicEnded(topic)
-        if asked is not None and asked.expect is not None:
-            error = self._objection(event.topics[0], asked.expect)
-            if error is not None:
-                return error
-        for topic in event.topics:
-            self._newest[topic] = event.id
         return None
 
     def _append_of(self, index: int, topic: str, asked: Producer) -> int | Conflict | None:

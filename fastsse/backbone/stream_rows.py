@@ -33,6 +33,7 @@ __all__ = [
     "asked_of",
     "changes",
     "check",
+    "replayed",
     "rows_of_log",
 ]
 
@@ -92,11 +93,16 @@ def check(
 ) -> Conflict | None:
     """Why a batch may not be stored. `known` as of `judge`: those are not stored again. O(events
     and topics)."""
-    if known is None and len(events) == 1 and (single := _single(events[0])) is not None:
-        return _check_single(events[0], single, rows, limits)
     overlay, size_bytes = _Overlay(rows), limits.bytes
     for index, event in _new_events(events, known):
         ask = asked_of(event)
+        if ask is not None and ask.seq is None and _is_content(event):
+            # The most common one. Nothing that is judged after it depends on it.
+            refusal = _check_content(event, ask, overlay, limits.now_ms)
+            if refusal is not None:
+                return refusal
+            size_bytes += len(event.data) + ENTRY_COST_BYTES
+            continue
         error: Conflict | None = None
         if ask is not None:
             error = _objection(event.topics[0], ask, overlay, limits.now_ms)
@@ -119,43 +125,43 @@ def changes(
     now_ms: int,
 ) -> list[RowChange]:
     """The rows that a batch changes that was stored at these positions. O(events and topics)."""
-    if known is None and len(events) == 1 and (single := _single(events[0])) is not None:
-        row = rows.get(events[0].topics[0])
-        return [] if row is None else [_appended(events[0], single, row, positions[0], now_ms)]
     overlay = _Overlay(rows)
     for index, event in _new_events(events, known):
-        _change(event, positions[index], overlay, now_ms)
+        ask = asked_of(event)
+        if ask is not None and _is_content(event):
+            topic = event.topics[0]
+            row = overlay.get(topic)
+            if row is not None:
+                overlay.changed[topic] = _appended(event, ask, row, positions[index], now_ms)
+        else:
+            _change(event, positions[index], overlay, now_ms)
     return [RowChange(topic, row) for topic, row in overlay.changed.items()]
 
 
-def _single(event: Event) -> StreamAsk | None:
-    """What is asked by the most common batch: content of one stream."""
+def _is_content(event: Event) -> bool:
+    """Whether an event with directives is content of one stream, and nothing else."""
     asked = event.directives
-    if asked is None or asked.stream is None or asked.control is not None:
-        return None
-    return asked.stream if len(event.topics) == 1 and asked.ttl_ms is None else None
+    assert asked is not None
+    return asked.control is None and asked.ttl_ms is None and len(event.topics) == 1
 
 
-def _check_single(
-    event: Event, ask: StreamAsk, rows: StreamRows, limits: StreamLimits
-) -> Conflict | None:
+def _check_content(event: Event, ask: StreamAsk, rows: StreamRows, now_ms: int) -> Conflict | None:
     topic = event.topics[0]
-    error: Conflict | None = _objection(topic, ask, rows, limits.now_ms)
+    error: Conflict | None = _objection(topic, ask, rows, now_ms)
     if error is not None:
         return error
     row = rows.get(topic)
-    if row is not None and row.config.kind == "json" and event.data_kind != DATA_JSON:
+    if row is not None and event.data_kind != DATA_JSON and row.config.kind == "json":
         return StreamTypeMismatch(topic, row.config.content_type)
-    is_full = limits.bytes + len(event.data) + ENTRY_COST_BYTES > limits.total_bytes
-    return StreamsFull(topic) if is_full else None
+    return None
 
 
 def _appended(
     event: Event, ask: StreamAsk, row: StreamRow, position: int, now_ms: int
-) -> RowChange:
+) -> StreamRow:
     size_bytes = row.size_bytes + len(event.data) + ENTRY_COST_BYTES
     seq = row.seq if ask.seq is None else ask.seq
-    changed = StreamRow(
+    return StreamRow(
         row.generation,
         row.config,
         position,
@@ -166,7 +172,6 @@ def _appended(
         now_ms,
         size_bytes,
     )
-    return RowChange(event.topics[0], changed)
 
 
 def _objection(
@@ -301,6 +306,28 @@ def rows_of_log(entries: Iterable[Entry]) -> dict[str, StreamRow]:
         )
         _change(event, entry.position, overlay, entry.frame.time_ms)
     return {topic: row for topic, row in overlay.changed.items() if row is not None}
+
+
+def replayed(row: StreamRow, topic: str, entry: Entry) -> StreamRow:
+    """The row of a stream with content that it did not have yet."""
+    seq = _seq_of(entry) if topic == entry.topics[0] else None
+    return row._replace(
+        tail=entry.position,
+        seq=row.seq if seq is None else seq,
+        touched_ms=max(row.touched_ms, entry.frame.time_ms),
+        size_bytes=row.size_bytes + _data_bytes(entry) + ENTRY_COST_BYTES,
+    )
+
+
+def _data_bytes(entry: Entry) -> int:
+    """The size of the data of an event, from its lines (WHATWG HTML 9.2.6) or as it was sent."""
+    if entry.extras is not None and entry.extras.payload is not None:
+        return len(entry.extras.payload)
+    lines = entry.frame.body.split(b"\n")
+    sizes = [
+        len(one.removeprefix(b"data:").removeprefix(b" ")) for one in lines if one[:5] == b"data:"
+    ]
+    return sum(sizes) + max(0, len(sizes) - 1)
 
 
 class _NoRows:

@@ -50,6 +50,8 @@ def test_a_transaction_takes_as_many_statements_for_a_hundred_streams_as_for_a_f
         assert before is not None
         streams.add([RowChange(name, before._replace(tail=2))])
     streams.store()
+    assert not seen  # Content alone has changed: the rows are written later.
+    streams.write_late(names)
     assert not [one for one in seen if "SELECT" in one]
     assert len(seen) <= 7  # 64, 32 and 4 rows; never one for each.
     assert in_file(connection) == {name: row(2) for name in names}
@@ -70,6 +72,9 @@ def test_bytes_are_those_of_the_file_whatever_a_transaction_does(
     streams.begin(connection)
     streams.add([RowChange("a", row(4, 1000))])
     streams.store()
+    assert (streams.bytes, set(streams.late)) == (1005, {"a"})
+    streams.write_late(["a", "b"])
+    assert (streams.bytes, set(streams.late)) == (1005, set())
     again = StreamFile(lambda: 0)
     again.begin(connection)
     assert again.bytes == streams.bytes == 1005
@@ -91,6 +96,23 @@ def test_rows_are_read_again_after_a_transaction_that_failed(
     assert streams.get("a") == row(1)
     assert streams.get("b") is None
     assert streams.bytes == 600
+
+
+def test_a_change_of_more_than_content_is_written_at_once(
+    connection: sqlite3.Connection, streams: StreamFile
+) -> None:
+    streams.add([RowChange("a", row(1))])
+    streams.store()
+    for change in ({"closed": 9}, {"forks": 1}, {"is_hidden": True}, {"generation": 7}):
+        before = streams.get("a")
+        assert before is not None
+        streams.add([RowChange("a", before._replace(tail=before.tail + 1))])
+        streams.store()
+        assert in_file(connection)["a"].tail < before.tail + 1
+        streams.add([RowChange("a", before._replace(tail=before.tail + 2, **change))])
+        streams.store()
+        assert in_file(connection)["a"] == streams.get("a")
+        assert not streams.late
 
 
 def test_a_touch_changes_the_row_and_not_what_streams_take(

@@ -40,7 +40,15 @@ from fastsse.backbone.sqlite.schema import Connect
 from fastsse.backbone.sqlite.stream_file import load_streams
 from fastsse.backbone.sqlite.verifying import FileVerifier
 from fastsse.backbone.sqlite.write_batch import Key, StoreBatch
-from fastsse.backbone.sqlite.writer import Barrier, Lost, Stored, Touch, Writer, WriterLinks
+from fastsse.backbone.sqlite.writer import (
+    Barrier,
+    Lost,
+    Rows,
+    Stored,
+    Touch,
+    Writer,
+    WriterLinks,
+)
 from fastsse.backbone.stream_table import StreamTable
 from fastsse.config import HistoryOptions
 from fastsse.entries import encode_entries, sizes
@@ -201,7 +209,7 @@ class SqliteBackbone:
         def question(reading: HistoryQueries) -> Stretch:
             return reading.stretch(selectors, after, through, limit_bytes)
 
-        self._read((selectors, after, through, limit_bytes), question, done)
+        self._read((selectors, after, through, limit_bytes), selectors, question, done)
 
     def read_content(self, topic: str, after: int, limit_bytes: int, done: Stretched) -> None:
         """As Backbone; the thread that reads makes the content without the interpreter's lock."""
@@ -210,11 +218,12 @@ class SqliteBackbone:
         def question(reading: HistoryQueries) -> Stretch:
             return reading.content(topic, after, through, limit_bytes)
 
-        self._read((topic, after, through, limit_bytes), question, done)
+        self._read((topic, after, through, limit_bytes), (topic,), question, done)
 
     def _read(
         self,
         key: tuple[object, ...],
+        selectors: tuple[str, ...],
         question: Callable[[HistoryQueries], Stretch],
         done: Stretched,
     ) -> None:
@@ -226,7 +235,7 @@ class SqliteBackbone:
             waiting.append(done)
             return
         self._reads[key] = [done]
-        self._once_stored(partial(self._reader.ask, question, partial(self._on_read, key)))
+        self._ask(selectors, question, partial(self._on_read, key))
 
     def seek(self, selectors: tuple[str, ...], cursor: Cursor, done: Placed) -> None:
         """As Backbone."""
@@ -244,7 +253,7 @@ class SqliteBackbone:
             def question(reading: HistoryQueries) -> int | None:
                 return reading.place(selectors, cursor, head)
 
-            self._once_stored(partial(self._reader.ask, question, done))  # type: ignore[arg-type]
+            self._ask(selectors, question, done)  # type: ignore[arg-type]
 
     def newest(
         self, selectors: tuple[str, ...], count: int, limit_bytes: int, done: Stretched
@@ -258,7 +267,7 @@ class SqliteBackbone:
         def question(reading: HistoryQueries) -> Stretch:
             return reading.newest(selectors, head, count, limit_bytes)
 
-        self._once_stored(partial(self._reader.ask, question, done))  # type: ignore[arg-type]
+        self._ask(selectors, question, done, by_topic=True)  # type: ignore[arg-type]
 
     @property
     def has_ended(self) -> bool:
@@ -454,6 +463,27 @@ class SqliteBackbone:
     def _on_read(self, key: tuple[object, ...], found: object) -> None:
         for done in self._reads.pop(key):
             done(found)  # type: ignore[arg-type]
+
+    def _ask(
+        self,
+        selectors: tuple[str, ...],
+        question: Callable[[HistoryQueries], object],
+        answer: Callable[[object], None],
+        *,
+        by_topic: bool = False,
+    ) -> None:
+        """Reads from the file after the rows of the topics are written."""
+        if not self._file.late.concerns(selectors, by_topic=by_topic):
+            self._once_stored(partial(self._reader.ask, question, answer))
+            return
+
+        def passed(are_written: bool) -> None:
+            if are_written:
+                self._reader.ask(question, answer)
+            else:
+                answer(Unavailable("backbone", READ_AGAIN_S))
+
+        self._writer.put(Rows(selectors, passed))
 
     def _once_stored(self, ask: Callable[[], None]) -> None:
         """Reads from the file after all delivered events are in it, or can't be."""

@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 
 from fastsse.errors import FastsseError
 
-__all__ = ["HistoryError", "WriteTrouble", "trouble_of"]
+__all__ = ["HistoryError", "WriteTrouble", "is_malformed", "trouble_of"]
 
 
 class HistoryError(FastsseError):
@@ -71,3 +71,10 @@ def trouble_of(error: Exception) -> WriteTrouble:
         if known is not None:
             return known
     return WriteTrouble(f"{type(error).__name__}: {error}", True, is_unknown=True)
+
+
+def is_malformed(error: sqlite3.DatabaseError) -> bool:
+    """Whether an error means that the file is damaged, and not that it can't be read now."""
+    code = getattr(error, "sqlite_errorcode", None)
+    # An error without a code comes from Python: text that is not UTF-8, for one.
+    return code is None or code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)

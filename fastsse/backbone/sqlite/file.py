@@ -22,6 +22,13 @@ from fastsse.backbone.sqlite.damage import Damage
 from fastsse.backbone.sqlite.errors import HistoryError, trouble_of
 from fastsse.backbone.sqlite.evictions import StoredEvictions
 from fastsse.backbone.sqlite.key_rows import KeyRows
+from fastsse.backbone.sqlite.late_rows import (
+    LateRows,
+    make_rows,
+    read_through,
+    store_through,
+    write_all_rows,
+)
 from fastsse.backbone.sqlite.lock import FileLock, Identity
 from fastsse.backbone.sqlite.places import place_of, position_of
 from fastsse.backbone.sqlite.position_lease import (
@@ -34,7 +41,7 @@ from fastsse.backbone.sqlite.position_lease import (
 from fastsse.backbone.sqlite.producer_rows import ProducerRows
 from fastsse.backbone.sqlite.schema import Connect, State, check_path, open_writing, read_state
 from fastsse.backbone.sqlite.stream_file import StreamFile
-from fastsse.backbone.sqlite.topic_rows import TopicRows
+from fastsse.backbone.sqlite.topic_rows import TopicRow, TopicRows
 from fastsse.backbone.sqlite.verifying import cut_short
 from fastsse.positions import TimeMarks, position_at
 
@@ -64,6 +71,8 @@ class HistoryFile:
         has_ended: some topic may have ended.
         keys, producers: what is known against repeats; the server that opened it sets the bounds.
         streams: the rows of durable streams, likewise.
+        late: the rows that are still to be written.
+        rows_through: all events up to this place have their rows, in the present transaction.
 
     Raises HistoryError.
     """
@@ -81,6 +90,7 @@ class HistoryFile:
         self.keys: Final = KeyRows(now_ms)
         self.producers: Final = ProducerRows(now_ms)
         self.streams: Final = StreamFile(now_ms)
+        self.late = LateRows()
         self._opened_as: Final = opened(ack)
         self._connect: Final = connect
         check_path(path)
@@ -124,7 +134,7 @@ class HistoryFile:
             with self.transaction(synced=True):
                 self.update(
                     leased_through=leased_through,
-                    lost_through=leased_through if loss is not None else state.lost_through,
+                    lost_through=max(self.state.lost_through, leased_through if loss else 0),
                     ack=self._opened_as,
                     boot=boot_id(),
                     identity=state.identity or uuid4().hex,
@@ -147,6 +157,9 @@ class HistoryFile:
             self.state: State = read_state(self.connection)
             (last,) = self.connection.execute("SELECT max(place) FROM event").fetchone()
             self.last_place = last or 0
+            # What the file says; None: nothing yet.
+            self._rows_through = read_through(self.connection)
+            self._forget_late()
             found = self.connection.execute("SELECT 1 FROM topic WHERE ended <> 0 LIMIT 1")
             self.has_ended: bool = found.fetchone() is not None
             marks = self.connection.execute("SELECT time, place FROM time_mark ORDER BY time")
@@ -184,13 +197,19 @@ class HistoryFile:
         before, changes = self.state, connection.total_changes
         try:
             connection.execute("BEGIN IMMEDIATE")
+            if not self.late.are_known:
+                make_rows(self)
             yield connection
             self.topics.store(connection)
+            if self.rows_through != self._rows_through:
+                store_through(connection, self.rows_through)
             is_changed = self.state != before or connection.total_changes != changes
             if is_changed:
                 self.update(commits=self.state.commits + 1)
                 _store_state(connection, self.state)
             connection.execute("COMMIT")
+            self._rows_through = self.rows_through
+            self.late.committed()
             if is_changed:
                 self._note()
             if synced and self.state.leased_through != before.leased_through:
@@ -199,6 +218,7 @@ class HistoryFile:
             self.state = before
             self.topics.clear()
             self.streams.forget()
+            self._forget_late()
             with contextlib.suppress(sqlite3.Error):
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
@@ -207,6 +227,26 @@ class HistoryFile:
     def update(self, **changed: Any) -> None:
         """Changes the state of the whole file, within a transaction."""
         self.state = self.state._replace(**changed)
+
+    def rows_of(self, names: set[str]) -> dict[str, TopicRow]:
+        """The rows of topics, made where there are none, to be changed in this transaction."""
+        number = self.state.next_topic
+        for name in self.topics.load(self.connection, names):
+            # Nothing is known of it from before it was forgotten.
+            self.topics.add(TopicRow(number, name, 0, 0, self.state.forgotten_through))
+            number += 1
+        if number != self.state.next_topic:
+            self.update(next_topic=number)
+        rows = {name: self.topics[name] for name in names}
+        for row in rows.values():
+            self.topics.touch(row)
+        return rows
+
+    def _forget_late(self) -> None:
+        """The rows that are to be written are not known; the next transaction makes them."""
+        known_through = self._rows_through
+        self.rows_through = self.last_place if known_through is None else known_through
+        self.late = LateRows(self.rows_through, self.late.topics)
 
     def _note(self) -> None:
         state = self.state
@@ -274,6 +314,7 @@ class HistoryFile:
         """Records in the file that it was closed, and that `last` is the last place in use. Raises
         sqlite3.Error or OSError."""
         with self.transaction(synced=True):
+            write_all_rows(self)
             self.update(leased_through=last, ack="", boot="")
         self.commits.sync()
 

@@ -1,12 +1,13 @@
 """Stores batches: one transaction for all that wait."""
 
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Any, Final
 
 from fastsse.backbone.judge import is_plain, new_keys
 from fastsse.backbone.sqlite.erasing import BLANKED, blank, events_through
 from fastsse.backbone.sqlite.file import HistoryFile
+from fastsse.backbone.sqlite.late_rows import is_content, write_rows
 from fastsse.backbone.sqlite.places import EVENT_COST_BYTES, place_of, position_of
 from fastsse.backbone.sqlite.statements import insert
 from fastsse.backbone.sqlite.topic_rows import TopicRow
@@ -21,7 +22,6 @@ from fastsse.streamstate import read_stream_control
 
 __all__ = [
     "mark_repeats",
-    "rows_of",
     "store_entries",
     "store_kept",
     "store_keys",
@@ -57,25 +57,41 @@ def mark_repeats(connection: sqlite3.Connection, batches: Sequence[StoreBatch]) 
 
 def store_entries(file: HistoryFile, entries: Sequence[Entry]) -> list[TopicRow]:
     """Puts entries into the file, within its transaction; returns the topics that have more now.
+    Those of durable streams have their rows written later.
 
     Their places must be free. O(entries log n).
     """
-    return store_kept(file, [(entry, entry.topics) for entry in entries])
+    return store_kept(file, [(entry, entry.topics) for entry in entries], file.streams.topics)
 
 
-def store_kept(file: HistoryFile, kept_by: Sequence[tuple[Entry, Sequence[str]]]) -> list[TopicRow]:
+def store_kept(
+    file: HistoryFile,
+    kept_by: Sequence[tuple[Entry, Sequence[str]]],
+    late_topics: Container[str] = (),
+) -> list[TopicRow]:
     """As `store_entries`, each under at least one of its topics: those that keep it."""
-    touched = rows_of(file, {name for _, topics in kept_by for name in topics})
+    late = [_is_late(entry, topics, late_topics) for entry, topics in kept_by]
+    touched = file.rows_of(
+        {
+            name
+            for (_, topics), is_late in zip(kept_by, late, strict=True)
+            if not is_late
+            for name in topics
+        }
+    )
     events: list[Any] = []
     kept: list[Any] = []
     controls: list[tuple[Entry, Sequence[str]]] = []
     total_bytes = 0
-    for entry, topics in kept_by:
+    for (entry, topics), is_late in zip(kept_by, late, strict=True):
         record = pack_entry(entry)
         place, size_bytes = place_of(entry.position), len(record) + EVENT_COST_BYTES
         total_bytes += size_bytes
         own_id = entry.own_id
         events += (place, None if own_id is None else as_header_value(own_id), record)
+        if is_late:
+            file.late.add(topics[0], place, size_bytes)
+            continue
         shared = int(len(topics) > 1)
         if entry.extras is not None and entry.extras.control is not None:
             shared = _CONTROL
@@ -90,10 +106,16 @@ def store_kept(file: HistoryFile, kept_by: Sequence[tuple[Entry, Sequence[str]]]
     insert(file.connection, "event (place, own_id, record)", 3, events)
     insert(file.connection, "topic_event (topic, place, bytes, shared)", 4, kept)
     file.update(events=file.state.events + len(kept_by), bytes=file.state.bytes + total_bytes)
+    if kept_by:
+        file.late.note(place_of(kept_by[-1][0].position), len(kept_by), total_bytes)
     _store_times(file, [entry for entry, _ in kept_by])
     for entry, topics in controls:  # What they delete may be among these entries.
         _obey(file, entry, topics, touched)
     return list(touched.values())
+
+
+def _is_late(entry: Entry, topics: Sequence[str], late_topics: Container[str]) -> bool:
+    return len(entry.topics) == 1 and topics[0] in late_topics and is_content(entry)
 
 
 def _obey(
@@ -101,6 +123,7 @@ def _obey(
 ) -> None:
     """Does what a control entry says."""
     assert entry.extras is not None
+    write_rows(file, topics)
     text = entry.extras.control or b""
     of_stream = read_stream_control(text)
     if of_stream is not None:
@@ -152,7 +175,7 @@ def _store_times(file: HistoryFile, entries: Sequence[Entry]) -> None:
 
 def store_lost(file: HistoryFile, lost: Sequence[tuple[int, Sequence[str]]]) -> None:
     """Puts LOST_RECORD at places under at least one topic each, within a transaction."""
-    rows = rows_of(file, {name for _, topics in lost for name in topics})
+    rows = file.rows_of({name for _, topics in lost for name in topics})
     for place, topics in lost:
         file.connection.execute("INSERT INTO event VALUES (?, NULL, ?)", (place, LOST_RECORD))
         for name in topics:
@@ -208,7 +231,7 @@ def take_out(file: HistoryFile, batches: Sequence[StoreBatch]) -> None:
 
 def _take_out(file: HistoryFile, entries: Sequence[Entry]) -> None:
     connection = file.connection
-    rows = rows_of(file, {name for entry in entries for name in entry.topics})
+    rows = file.rows_of({name for entry in entries for name in entry.topics})
     total_bytes = 0
     for entry in entries:
         place, size_bytes = place_of(entry.position), len(pack_entry(entry)) + EVENT_COST_BYTES
@@ -234,18 +257,3 @@ def _take_out_keys(file: HistoryFile, batch: StoreBatch) -> None:
         positions = batch.outcome
         assert not isinstance(positions, FastsseError)
         file.keys.take_out(file.connection, new_keys(batch.events, positions, batch.known))
-
-
-def rows_of(file: HistoryFile, names: set[str]) -> dict[str, TopicRow]:
-    """The rows of topics, made where there are none, to be changed in this transaction."""
-    number = file.state.next_topic
-    for name in file.topics.load(file.connection, names):
-        # Nothing is known of it from before it was forgotten.
-        file.topics.add(TopicRow(number, name, 0, 0, file.state.forgotten_through))
-        number += 1
-    if number != file.state.next_topic:
-        file.update(next_topic=number)
-    rows = {name: file.topics[name] for name in names}
-    for row in rows.values():
-        file.topics.touch(row)
-    return rows

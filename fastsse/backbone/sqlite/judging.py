@@ -57,6 +57,8 @@ class _States:
         """As `TopicStates`. O(log n)."""
         if topic in self._newest:
             return self._newest[topic]
+        if late := self._file.late.newest(topic):
+            return position_of(late)
         self._file.topics.load(self._file.connection, (topic,))
         row = self._file.topics.get(topic)
         if row is None:

@@ -26,6 +26,7 @@ from fastsse._content import StoredContent
 from fastsse.backbone import SNAPSHOT_EVENTS_MAX, Stretch, newest_within
 from fastsse.backbone.sqlite.damage import Damage
 from fastsse.backbone.sqlite.erasing import BLANKED
+from fastsse.backbone.sqlite.errors import is_malformed
 from fastsse.backbone.sqlite.evictions import Marks, StoredEvictions
 from fastsse.backbone.sqlite.places import place_of, position_of
 from fastsse.backbone.sqlite.selection import Selection, Selections
@@ -78,6 +79,16 @@ class _Found(NamedTuple):
 
 _Find: TypeAlias = Callable[[list[int], Selection], _Found]
 """Reads the entries at places."""
+
+
+class _Asked(NamedTuple):
+    """The matching entries after one position and up to another, as `find` reads them."""
+
+    selectors: tuple[str, ...]
+    after: int
+    through: int
+    limit_bytes: int
+    find: _Find
 
 
 _ALL: Final = (
@@ -147,35 +158,23 @@ class HistoryQueries:
         self, selectors: tuple[str, ...], after: int, through: int, limit_bytes: int
     ) -> Stretch:
         """The matching entries after one position and up to another. As `Backbone.read`."""
-        return self._found(selectors, after, through, limit_bytes, self._entries)
+        return self._found(_Asked(selectors, after, through, limit_bytes, self._entries))
 
     def content(self, topic: str, after: int, through: int, limit_bytes: int) -> Stretch:
         """As `stretch`, of a topic. As `Backbone.read_content`."""
-        return self._found((topic,), after, through, limit_bytes, partial(self._content, topic))
+        find = partial(self._content, topic)
+        return self._found(_Asked((topic,), after, through, limit_bytes, find))
 
-    def _found(
-        self,
-        selectors: tuple[str, ...],
-        after: int,
-        through: int,
-        limit_bytes: int,
-        find: _Find,
-    ) -> Stretch:
+    def _found(self, asked: _Asked) -> Stretch:
         try:
-            return self._stretch(selectors, after, through, limit_bytes, find)
+            return self._stretch(asked)
         except sqlite3.DatabaseError as error:
             if not is_malformed(error):
                 raise
-            return self._past_damage(selectors, after, through, str(error))
+            return self._past_damage(asked.selectors, asked.after, asked.through, str(error))
 
-    def _stretch(
-        self,
-        selectors: tuple[str, ...],
-        after: int,
-        through: int,
-        limit_bytes: int,
-        find: _Find,
-    ) -> Stretch:
+    def _stretch(self, asked: _Asked) -> Stretch:
+        selectors, after, through, limit_bytes, find = asked
         first, last = place_of(after), place_of(through)
         with self._marked_snapshot(selectors) as (selection, marks):
             evicted = self._evicted(selection, marks, after)
@@ -248,7 +247,8 @@ class HistoryQueries:
     def _is_readable(self, selectors: tuple[str, ...], after: int, through: int) -> bool:
         """Whether at least the next page after a place can be read."""
         try:
-            self._stretch(selectors, position_of(after), position_of(through), 1, self._entries)
+            places = position_of(after), position_of(through)
+            self._stretch(_Asked(selectors, *places, 1, self._entries))
         except sqlite3.DatabaseError as error:
             if not is_malformed(error):
                 raise
@@ -488,13 +488,6 @@ class HistoryQueries:
                 (json.dumps(selection.topics),),
             ).fetchone()
         return head if place is None or position_of(place) > head else position_of(place) - 1
-
-
-def is_malformed(error: sqlite3.DatabaseError) -> bool:
-    """Whether an error means that the file is damaged, and not that it can't be read now."""
-    code = getattr(error, "sqlite_errorcode", None)
-    # An error without a code comes from Python: text that is not UTF-8, for one.
-    return code is None or code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
 def _whole(record: bytes, place: int) -> Entry | None:

@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 
 from fastsse.backbone.sqlite.errors import HistoryError, trouble_of
 from fastsse.backbone.sqlite.file import HistoryFile
-from fastsse.backbone.sqlite.inserts import rows_of, store_kept, store_lost
+from fastsse.backbone.sqlite.inserts import store_kept, store_lost
 from fastsse.backbone.sqlite.lock import FileLock
 from fastsse.backbone.sqlite.places import place_of, position_of
 from fastsse.backbone.sqlite.schema import open_reading, read_state, unpacker
@@ -113,7 +113,7 @@ class _Salvage:
             file.update(evicted_through=0, forgotten_through=0)
             for _, name, evicted_through in known:
                 if isinstance(name, str) and isinstance(evicted_through, int):
-                    rows_of(file, {name})[name].evicted_through = evicted_through
+                    file.rows_of({name})[name].evicted_through = evicted_through
                 else:
                     self._is_torn = True
 
@@ -179,7 +179,7 @@ class _Salvage:
         has it. Where neither says so, all of them, because the event was kept by one."""
         if len(entry.topics) == 1:
             return entry.topics
-        place, rows = place_of(entry.position), rows_of(file, set(entry.topics))
+        place, rows = place_of(entry.position), file.rows_of(set(entry.topics))
         evicting = {name for name in entry.topics if place <= rows[name].evicted_through}
         if evicting:
             evicting.difference_update(self._topics_at(place))

@@ -17,6 +17,7 @@ from itertools import islice
 from typing import Final
 
 from fastsse.backbone.sqlite.file import HistoryFile
+from fastsse.backbone.sqlite.late_rows import write_rows
 from fastsse.backbone.sqlite.places import EVENT_COST_BYTES, place_of
 from fastsse.backbone.sqlite.topic_rows import TopicRow
 from fastsse.backbone.sqlite.values import (
@@ -133,6 +134,7 @@ class SqliteRetention:
                 f"SELECT coalesce(sum({TOPIC_BYTES}), 0) FROM topic"
                 " WHERE name IN (SELECT topic FROM stream)"
             ).fetchone()
+            counted += self._file.late.size_bytes
             at_bytes, streams_bytes = self._counted_at = state.bytes, counted
         return state.bytes - streams_bytes
 
@@ -335,6 +337,7 @@ class SqliteRetention:
                 left -= size_bytes
                 if left <= 0:
                     break
+        write_rows(self._file, through)
         for name in self._file.topics.load(self._file.connection, through):
             del through[name]  # No row: its name is what is damaged.
         spared: set[int] = set()

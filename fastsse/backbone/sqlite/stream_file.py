@@ -27,6 +27,7 @@ class StreamFile:
         total_bytes: the bound on all.
         bytes: what they take, as far as transactions succeeded.
         topics: all streams, each with its row if that was read or written since the start.
+        late: streams whose rows are newer than those in the file.
         has_dropped: entries of dropped streams may still have to be removed.
     """
 
@@ -34,6 +35,7 @@ class StreamFile:
         self.total_bytes = 0
         self.bytes = 0
         self.topics: Final[dict[str, StreamRow | None]] = {}
+        self.late: Final[dict[str, None]] = {}
         self.has_dropped = True
         self._now_ms: Final = now_ms
         self._connection: sqlite3.Connection | None = None
@@ -48,6 +50,7 @@ class StreamFile:
         if connection is not self._connection:
             self._connection = connection
             self.topics.clear()
+            self.late.clear()
             self.bytes = 0
             for topic, row in load_streams(connection):
                 assert row is not None
@@ -88,10 +91,26 @@ class StreamFile:
             self._new_bytes += 0 if row is None else row.size_bytes
 
     def store(self) -> None:
-        """Writes what was added. Of a transaction that fails it counts too: `forget` has all
-        loaded again."""
-        self._write(self._new)
+        """Writes what was added; rows that differ by their content alone later. Of a transaction
+        that fails it counts too: `forget` has all loaded again."""
+        written: dict[str, StreamRow | None] = {}
+        for topic, row in self._new.items():
+            before = self.topics.get(topic)
+            if row is None or before is None or row.fixed != before.fixed:
+                written[topic] = row
+            else:
+                self.topics[topic] = row
+                self.late[topic] = None
+                self.bytes += row.size_bytes
+        self._write(written)
         self._new, self._new_bytes = {}, 0
+
+    def write_late(self, topics: Iterable[str]) -> None:
+        """Writes the rows of those of these streams where they are newer than in the file, within a
+        transaction."""
+        rows = {topic: self.topics[topic] for topic in topics if topic in self.late}
+        self.bytes -= sum(row.size_bytes for row in rows.values() if row is not None)
+        self._write(rows)
 
     def touch(self, connection: sqlite3.Connection, topic: str, generation: int) -> None:
         """Notes that a stream was read now, in the transaction under way."""
@@ -110,11 +129,13 @@ class StreamFile:
         if connection is not self._connection:
             self.begin(connection)
         self.add(RowChange(*one) for one in rows)
-        self.store()
+        self._write(self._new)
+        self._new, self._new_bytes = {}, 0
 
     def forget(self) -> None:
         """A transaction failed: what is known may differ from the file."""
         self._connection = None
+        self.late.clear()
         self._new, self._new_bytes = {}, 0
 
     def _write(self, rows: Mapping[str, StreamRow | None]) -> None:
@@ -122,6 +143,7 @@ class StreamFile:
         assert self._connection is not None
         values: list[Any] = []
         for topic, row in rows.items():
+            self.late.pop(topic, None)
             if row is None:
                 self._connection.execute("DELETE FROM stream WHERE topic = ?", (topic,))
                 self.topics.pop(topic, None)

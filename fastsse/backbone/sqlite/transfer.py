@@ -19,7 +19,7 @@ import orjson
 from fastsse.backbone.sqlite.erasing import is_blank
 from fastsse.backbone.sqlite.errors import HistoryError
 from fastsse.backbone.sqlite.file import HistoryFile
-from fastsse.backbone.sqlite.inserts import rows_of, store_kept, store_lost
+from fastsse.backbone.sqlite.inserts import store_kept, store_lost
 from fastsse.backbone.sqlite.places import fits, place_of, position_of
 from fastsse.backbone.sqlite.schema import State, open_reading, read_state, unpacker
 from fastsse.backbone.sqlite.upgrade import LOST_RECORD
@@ -175,7 +175,7 @@ class _Import:
         name, place = check_topic(fields["topic"]), _place(fields["evicted_through"])
         self._evicted[name] = place
         with self._file.transaction(synced=False):
-            row = rows_of(self._file, {name})[name]
+            row = self._file.rows_of({name})[name]
             row.evicted_through = place if self._is_new else max(row.evicted_through, place)
 
     def _take_lost(self, fields: dict[str, Any]) -> None:
@@ -211,7 +211,7 @@ class _Import:
     def _keeping(self, entry: Entry) -> list[str]:
         """The topics of an event that have not evicted it: neither in the exported file, nor in
         this one."""
-        place, rows = place_of(entry.position), rows_of(self._file, set(entry.topics))
+        place, rows = place_of(entry.position), self._file.rows_of(set(entry.topics))
         # This file does not know what it never had.
         unknown = self._file.state.forgotten_through
         return [

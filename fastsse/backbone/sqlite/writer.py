@@ -27,6 +27,7 @@ from fastsse.backbone.sqlite.inserts import (
     take_scheduled,
 )
 from fastsse.backbone.sqlite.judging import judge_batches
+from fastsse.backbone.sqlite.late_rows import write_rows, write_step
 from fastsse.backbone.sqlite.places import place_of
 from fastsse.backbone.sqlite.position_lease import boot_id, lease_for
 from fastsse.backbone.sqlite.reopening import reopen
@@ -34,7 +35,17 @@ from fastsse.backbone.sqlite.retention import SqliteRetention
 from fastsse.backbone.sqlite.write_batch import StoreBatch
 from fastsse.log import get_logger
 
-__all__ = ["Barrier", "Lost", "Put", "PutBarrier", "Stored", "Touch", "Writer", "WriterLinks"]
+__all__ = [
+    "Barrier",
+    "Lost",
+    "Put",
+    "PutBarrier",
+    "Rows",
+    "Stored",
+    "Touch",
+    "Writer",
+    "WriterLinks",
+]
 
 log = get_logger("history")
 
@@ -48,6 +59,8 @@ GATHER_SHARE: Final = 0.3
 GATHER_STEP_S: Final = 0.000_2
 # How often a step of eviction runs while publishers wait.
 TIDY_EVERY_S: Final = 0.01
+# Rows that are written late are written after such a pause, too.
+ROWS_IDLE_S: Final = 0.5
 # Rounds over all topics take one part of the time in so many.
 ROUND_PARTS: Final = 24
 
@@ -68,6 +81,14 @@ class Barrier(NamedTuple):
 class PutBarrier(NamedTuple):
     """Called on the loop thread with whether all values that were put before are in the file."""
 
+    passed: Callable[[bool], None]
+
+
+class Rows(NamedTuple):
+    """Has the rows of matching topics written. Called on the loop thread with whether readers find
+    everything that was stored before."""
+
+    selectors: tuple[str, ...]
     passed: Callable[[bool], None]
 
 
@@ -94,7 +115,7 @@ class Stored(NamedTuple):
     is_lost: bool = False
 
 
-Work = StoreBatch | Put | Barrier | PutBarrier | Lost | Touch
+Work = StoreBatch | Put | Barrier | PutBarrier | Rows | Lost | Touch
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +186,8 @@ class Writer:
         # A round over all topics goes on then.
         self._round_from_s = 0.0
         self._commit_s = 0.0
+        # When a batch was stored last.
+        self._stored_s = 0.0
         self._expected = self._before = 0
         self.commits = 0
         self.failures = 0
@@ -223,10 +246,11 @@ class Writer:
 
     def _store(self, work: list[Work]) -> None:
         batches = self._owed + [item for item in work if isinstance(item, StoreBatch)]
+        read = [one for item in work if isinstance(item, Rows) for one in item.selectors]
         self._keep_for_later(work)
         try:
-            if batches or self._puts or self._touches:
-                self._commit(batches)
+            if batches or self._puts or self._touches or read:
+                self._commit(batches, read)
         except Exception as error:
             self._fail(error, batches)
         else:
@@ -243,8 +267,9 @@ class Writer:
             elif isinstance(item, Lost):
                 self._lost_through = max(self._lost_through, item.through)
 
-    def _commit(self, batches: list[StoreBatch]) -> None:
-        """Stores batches and reports them, all in one transaction."""
+    def _commit(self, batches: list[StoreBatch], read: Sequence[str] = ()) -> None:
+        """Stores batches and reports them, all in one transaction, and what is needed to `read` the
+        topics of selectors."""
         file = self._file
         began_s = self._monotonic_s()
         if not file.is_in_place():
@@ -265,9 +290,12 @@ class Writer:
             take_scheduled(connection, new)
             for topic, generation in self._touches.items():
                 file.streams.touch(connection, topic, generation)
+            if read:
+                write_rows(file, file.late.named(read))
             if lease is not None:
                 file.update(leased_through=lease, ack=self._ack, boot=boot_id())
-        self._commit_s = self._monotonic_s() - began_s
+        self._stored_s = self._monotonic_s()
+        self._commit_s = self._stored_s - began_s
         # Publishers that wait for each answer form two groups if the last group was small.
         self._expected = max(len(batches), self._before)
         self._before = len(batches)
@@ -298,6 +326,8 @@ class Writer:
                 self._call(item.passed)
             elif isinstance(item, PutBarrier):
                 self._call(partial(item.passed, not self._puts))
+            elif isinstance(item, Rows):
+                self._call(partial(item.passed, self._trouble is None))
 
     def _fail(self, error: Exception, batches: list[StoreBatch]) -> None:
         """Something failed: nothing is stored until the file works again."""
@@ -342,10 +372,20 @@ class Writer:
             if self._checkpointer.finished():
                 checkpoint(self._file.connection)
             self._sync_record()
-            return self._evict()
+            return 0.0 if self._write_rows() else self._evict()
         except Exception as error:
             self._fail(error, [])
             return AGAIN_S
+
+    def _write_rows(self) -> bool:
+        """Writes some of the rows that are due, or any after a pause. Returns whether it did."""
+        late = self._file.late
+        is_idle = self._monotonic_s() - self._stored_s >= ROWS_IDLE_S
+        if not late.are_due and not (is_idle and (late or self._file.streams.late)):
+            return False
+        with self._file.transaction(synced=False):
+            write_step(self._file)
+        return True
 
     def _evict(self) -> float:
         """Runs a step of eviction unless it is too early; returns how long to wait for the next. A
@@ -373,6 +413,8 @@ class Writer:
             self._sync_record()
             if self._checkpointer.finished():
                 checkpoint(self._file.connection)
+            elif self._file.late.are_due:
+                self._write_rows()
             elif self._retention.is_behind:
                 self._retention.step()
         except Exception as error:
