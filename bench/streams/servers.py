@@ -76,7 +76,7 @@ def node(modules: Path, folder: str, cpu: int, *, is_stored: bool) -> Iterator[R
 
 @contextmanager
 def rust(program: Path, folder: str, cpu: int, durability: str) -> Iterator[Running]:
-    """Electric's server. `durability`: memory, wal or strict."""
+    """Electric's server. `durability`: memory or wal."""
 
     def arguments(port: int) -> list[str]:
         place = ["--host", "127.0.0.1", "--port", str(port), "--data-dir", folder]

@@ -10,6 +10,7 @@ from fastsse.backbone import Stretch, Stretched
 from fastsse.entries import Entry
 from fastsse.errors import FastsseError
 from fastsse.hub.history import History
+from fastsse.streams.ahead import ReadAhead, ReadContent
 from fastsse.streams.content import Content
 from fastsse.streams.turns import ReadTurns
 from fastsse.streamstate import Segment, StreamRow
@@ -17,6 +18,8 @@ from fastsse.streamstate import Segment, StreamRow
 __all__ = ["Chunk", "ContentGone", "StoredEntries", "StreamReader"]
 
 _UNBOUNDED: Final = 1 << 62
+# A page from the store may end when less than such a part of it is free.
+_PAGE_PARTS: Final = 8
 _FRAME_OF: Final[Callable[[Entry], Frame]] = itemgetter(Entry._fields.index("frame"))
 
 
@@ -34,7 +37,6 @@ class Chunk(NamedTuple):
 
 
 ChunkRead: TypeAlias = Callable[[Chunk | FastsseError], None]
-_ReadStore: TypeAlias = Callable[[str, int, int, Stretched], None]
 
 
 class StoredEntries(Protocol):
@@ -62,12 +64,15 @@ class StreamReader:
         self._history: Final = history
         self._stored: Final = stored
         self._turns: Final = turns
+        self._ahead: Final = ReadAhead(stored.read_content)
 
     def read(self, topic: str, row: StreamRow, after: int, done: ChunkRead) -> None:
         """Calls `done` with the next page after a position, up to the end in the row; with
         ContentGone when some of it was evicted. Within the call if memory has it. O(page)."""
-        read_store = self._stored.read_content
-        _Reading(self._history, read_store, self._turns, (topic, row), after, done).go_on()
+        # Of a topic that is no stream events can be deleted: no page of it is read ahead.
+        ahead = self._ahead if row.generation and not self._turns.is_live else None
+        source = _Source(self._stored.read_content if ahead is None else ahead.read, ahead)
+        _Reading(self._history, source, self._turns, (topic, row), after, done).go_on()
 
     def read_events(self, topic: str, row: StreamRow, after: int, done: ChunkRead) -> None:
         """As `read`; the page has a frame for each event."""
@@ -75,7 +80,8 @@ class StreamReader:
         def read_store(topic: str, after: int, limit_bytes: int, done: Stretched) -> None:
             self._stored.read_stored((topic,), after, limit_bytes, done)
 
-        _Reading(self._history, read_store, self._turns, (topic, row), after, done).go_on()
+        source = _Source(read_store)
+        _Reading(self._history, source, self._turns, (topic, row), after, done).go_on()
 
     def newer(self, topic: str, row: StreamRow, after: int, through: int) -> list[Content] | None:
         """A stream's own content in memory, after a position and up to another; None if some may
@@ -92,26 +98,37 @@ class StreamReader:
         return contents
 
 
+class _Source(NamedTuple):
+    """Where stored content is read. `ahead`: reads further pages."""
+
+    read: ReadContent
+    ahead: ReadAhead | None = None
+
+
 class _Reading:
     """One page that is being read."""
 
     def __init__(
         self,
         history: History,
-        read_store: _ReadStore,
+        source: _Source,
         turns: ReadTurns,
         stream: tuple[str, StreamRow],
         after: int,
         done: ChunkRead,
     ) -> None:
         self._history = history
-        self._ask_store = read_store
+        self._ask_store, self._ahead = source
         self._turns = turns
-        self._room_bytes = turns.page_bytes
+        self._page_bytes = self._room_bytes = turns.page_bytes
         self._done = done
         self._place = after
+        ahead = self._ahead
+        self._is_in_order = ahead is not None and ahead.is_in_order(stream[0], after)
+        self._is_from_store = False
         self._contents: list[Content] = []
         topic, row = stream
+        self._topic = topic
         self._tail = row.tail
         self._segments = [*row.config.segments, Segment(topic, row.generation, row.tail)]
         self._segments = [one for one in self._segments if one.through > max(after, one.after)]
@@ -134,7 +151,17 @@ class _Reading:
     def _finish(self) -> None:
         is_all = not any(one.through > self._place for one in self._segments)
         place = max(self._place, self._tail) if is_all else self._place
+        if self._ahead is not None and self._is_from_store and not is_all:
+            self._read_ahead(self._ahead)
         self._done(Chunk(self._contents, place, is_all))
+
+    def _read_ahead(self, ahead: ReadAhead) -> None:
+        """Has the next page read, if the client reads in order."""
+        ahead.note_end(self._topic, self._place)
+        if self._is_in_order:
+            segment = next(one for one in reversed(self._segments) if one.through > self._place)
+            limit_bytes = min(self._page_bytes, self._turns.stored_bytes)
+            ahead.begin(segment.topic, max(self._place, segment.after), limit_bytes)
 
     def _read_memory(self, segment: Segment, start: int) -> bool:
         """Reads from memory; False if some may be evicted."""
@@ -160,6 +187,7 @@ class _Reading:
             return
         segment = self._segments[-1]
         start = max(self._place, segment.after)
+        self._is_from_store = True
         if max(stretch.evicted_through, stretch.damaged_through) > start:
             self._done(ContentGone("content at the offset is not kept any more"))
         elif not self._take_stretch(segment, stretch):
@@ -167,7 +195,11 @@ class _Reading:
         else:
             is_whole = stretch.is_last or stretch.through >= segment.through
             self._place = segment.through if is_whole else max(start, stretch.through)
-            self.go_on()
+            # Another question to the store costs more than so little content.
+            if not is_whole and self._room_bytes * _PAGE_PARTS < self._page_bytes:
+                self._finish()
+            else:
+                self.go_on()
 
     def _take_stretch(self, segment: Segment, stretch: Stretch) -> bool:
         """As `_take`, of what the store has read."""

@@ -46,6 +46,11 @@ class ReadTurns:
         return len(self._waiting)
 
     @property
+    def is_live(self) -> bool:
+        """Whether live streams exist."""
+        return self._is_live()
+
+    @property
     def page_bytes(self) -> int:
         """The bound on a page that is made now."""
         return LIVE_PAGE_BYTES if self._is_live() else PAGE_BYTES
