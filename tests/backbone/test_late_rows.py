@@ -11,6 +11,7 @@ import pytest
 
 from fastsse.backbone.sqlite import SqliteBackbone, late_rows, writer
 from fastsse.backbone.sqlite.checking import check
+from fastsse.backbone.sqlite.repair import repair
 from fastsse.config import Config
 from fastsse.directives import Directives, Producer, producer_key
 from fastsse.errors import Conflict, FastsseError, Unavailable
@@ -234,6 +235,29 @@ async def test_a_damaged_event_without_a_row_is_a_gap_for_every_reader(path: Pat
         for selectors in (("a",), ("*",)):
             assert (await tail.read(selectors, generation)).evicted_through >= last
     assert check(str(path)).problems
+
+
+@pytest.mark.usefixtures("never_idle")
+async def test_a_repaired_file_has_all_that_is_known_of_streams(path: Path) -> None:
+    key = producer_key("", b"p")
+    numbered = Event("a", "n", directives=Directives(producer=Producer(key, 1, 7)))
+    async with opened(path) as tail:
+        (generation,) = await tail.append(of_stream("create", "a"))
+        (first,) = await tail.append(numbered)
+        await tail.append(to_stream("a", generation, "two\nlines"))
+        await tail.append(of_stream("create", "b", config=JSON_STREAM))
+        await tail.append(Event.end("b"))
+        expected = rows(tail)
+        abandon(tail)
+    repair(str(path))
+    assert not check(str(path)).problems
+    async with opened(path) as tail:
+        assert rows(tail) == expected
+        assert len((await tail.read(("a",), generation)).entries) == 2
+        again = Event("a", "n", directives=Directives(producer=Producer(key, 1, 7)))
+        assert list(await tail.append(again)) == [first]
+        with pytest.raises(Conflict):
+            await tail.append(Event("b", "1", data_kind=DATA_JSON))
 
 
 async def test_rows_are_written_in_a_pause(path: Path) -> None:

@@ -242,6 +242,13 @@ class HistoryFile:
             self.topics.touch(row)
         return rows
 
+    def forget_rows(self, through: int) -> None:
+        """Rows of streams were written from elsewhere, with content up to a place: the next
+        transaction makes what is missing."""
+        self.streams.forget()
+        self._rows_through = through
+        self._forget_late()
+
     def _forget_late(self) -> None:
         """The rows that are to be written are not known; the next transaction makes them."""
         known_through = self._rows_through

@@ -15,6 +15,7 @@ from typing import Final, NamedTuple
 from fastsse.backbone.sqlite.errors import HistoryError, trouble_of
 from fastsse.backbone.sqlite.file import HistoryFile
 from fastsse.backbone.sqlite.inserts import store_kept, store_lost
+from fastsse.backbone.sqlite.late_rows import read_through
 from fastsse.backbone.sqlite.lock import FileLock
 from fastsse.backbone.sqlite.places import place_of, position_of
 from fastsse.backbone.sqlite.schema import open_reading, read_state, unpacker
@@ -25,6 +26,8 @@ __all__ = ["Repaired", "repair"]
 
 # Events of one transaction.
 STEP_EVENTS: Final = 2_000
+# Tables that are copied too, by their number of columns: streams, and what is known of publishers.
+_OF_STREAMS: Final = (("stream", 2), ("producer", 5), ("used_key", 4))
 # Rows of one read of a table.
 CHUNK_ROWS: Final = 500
 
@@ -85,6 +88,9 @@ class _Salvage:
             self._copy_events(file)
             self._copy_rows(file, "desk", 2)
             self._copy_rows(file, "publish", 4)
+            for table, width in _OF_STREAMS:
+                self._copy_rows(file, table, width)
+            file.forget_rows(self._rows_through())
             with file.transaction(synced=True):
                 self._settle(file)
             file.end(max(self._last, file.state.leased_through))
@@ -97,6 +103,13 @@ class _Salvage:
         with contextlib.suppress(*_UNREADABLE, TypeError):
             return int(read_state(self._source).leased_through)
         self._is_torn = True
+        return 0
+
+    def _rows_through(self) -> int:
+        """Up to where the rows of streams have their content."""
+        with contextlib.suppress(*_UNREADABLE):
+            through = read_through(self._source)
+            return self._last if through is None else through
         return 0
 
     def _last_place(self) -> int:
