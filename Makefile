@@ -136,7 +136,7 @@ lint: $(VENV)/.lint-installed  ## ruff, mypy, and the words of the texts
 
 check: lint test  ## lint and test
 
-.PHONY: audit fuzz kafka otelcol jaeger
+.PHONY: audit fuzz fuzz-guided kafka otelcol jaeger
 kafka:  ## the jars of Apache Kafka for the tests in .venv/kafka; needs Maven
 	mvn -q -f tests/sources/kafka-pom.xml dependency:copy-dependencies -DoutputDirectory=$(abspath $(VENV))/kafka
 
@@ -160,6 +160,9 @@ audit: $(VENV)/.audit-installed  ## known faults of dependencies, risky code, ri
 fuzz: $(VENV)/.test-installed  ## the parsers with changed inputs, 30 s each (ARGS="filter --seconds 600" for one)
 	$(BIN)/python -m tests.fuzz --seconds 30 $(ARGS)
 	$(BIN)/python -m tests.http.fuzz_intake --inputs 1000000
+
+fuzz-guided: $(VENV)/.test-installed  ## native parsers with inputs that libFuzzer chooses, 60 s each; needs clang (ARGS="encoder --seconds 600")
+	$(BIN)/python -m tests.guided_fuzz $(ARGS)
 
 # Builds the package apart, copies the tests beside it and runs them there.
 define run_sanitized

@@ -130,6 +130,9 @@ PARTS: Final[dict[str, Part | None]] = {
     # Tools that change code and inputs.
     "tests/test_mutants.py": Part("full", "runs tests in processes of their own"),
     "tests/test_fuzz.py": Part("slow", "thousands of inputs for each parser"),
+    "tests/test_guided_fuzz.py::test_libfuzzer_runs_on_the_native_parts": Part(
+        "full", "builds with clang"
+    ),
     # Long runs.
     f"{_ABORTS}[100000]": Part("full", _LONG),
     # What other parameters of the same test show in the core, at seconds each.

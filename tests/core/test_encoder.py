@@ -110,6 +110,14 @@ def test_frames_are_counted_while_something_holds_them() -> None:
         del frames[:1]
 
 
+def test_a_control_entry_of_an_empty_comment_is_no_notice() -> None:
+    view = _core.View(notices=True)
+    silent, said = _core.raw_frame(b":\n\n"), _core.raw_frame(b":x\n\n")
+    assert (silent.events, said.events) == (0, 0)
+    sent, is_over = view.select([silent, said], [("t",), ("t",)], None)
+    assert ([frame.body for frame in sent], is_over) == ([said.body], False)
+
+
 def test_a_page_is_one_chunk_of_many_bodies_with_the_last_position() -> None:
     frames = [_core.encode_frame(b"%d" % n, None, None, 0, n) for n in range(5)]
     page = _core.join_frames(frames, 1, 4)
