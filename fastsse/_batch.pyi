@@ -132,15 +132,13 @@ def undirect(events: Sequence[Event]) -> None:
 def has_control(entries: Sequence[Entry]) -> bool:
     """Whether a control entry is among entries. O(entries), mostly O(1) for columns."""
 
+def set_entry_types(entry_type: type[Entry], extras_type: type[Extras]) -> None:
+    """What `encode_entries` makes. `fastsse.entries` calls it once."""
+
 def encode_entries(
-    positions: Sequence[int],
-    events: Sequence[Event],
-    times: int | list[int] | None,
-    entry_type: type[Entry],
-    extras_type: type[Extras],
+    positions: Sequence[int], events: Sequence[Event], times: int | list[int] | None = None
 ) -> Entries:
-    """Events that got their positions, each encoded once; what is optional becomes an
-    `extras_type`. O(bytes).
+    """Events that got their positions, each encoded once. O(bytes).
 
     `times` is when they were published, in unix milliseconds: of all, or of each. None: at their
     positions' milliseconds.

@@ -351,14 +351,19 @@ NO_TEXT.at = NULL
 NO_TEXT.size = 0
 
 
-def encode_entries(
-    positions not None, events not None, times, entry_type not None, extras_type not None
-):
-    """Events that got their positions, each encoded once."""
+cdef object made_entry = None, made_extras = None
+
+
+def set_entry_types(entry_type not None, extras_type not None):
+    global made_entry, made_extras
+    made_entry, made_extras = entry_type, extras_type
+
+
+def encode_entries(positions not None, events not None, times=None):
     cdef Entries entries = Entries.__new__(Entries)
     cdef Order order = order_of(positions, times, len(events))
-    entries.entry_type = entry_type
-    entries.extras_type = extras_type
+    entries.entry_type = made_entry
+    entries.extras_type = made_extras
     entries.frames = []
     if type(events) is EventBatch:
         encode_batch(entries, events, &order)

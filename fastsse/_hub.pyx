@@ -600,8 +600,10 @@ cdef class HistoryLog:
     cdef bint has_spared(self, Topic topic) noexcept:
         """Whether the oldest event of a topic stayed as one of the newest, and is none now."""
         cdef TopicLog log = topic.log
+        if log is None or (log.spared.ms == 0 and log.spared.n == 0):
+            return False                # None stayed. Its oldest frame is out of the cache.
         return (
-            log is not None and log.has_more_than(topic.rule.keep_last)
+            log.has_more_than(topic.rule.keep_last)
             and not is_above(place_of(<Frame>log.frames[log.start]), log.spared))
 
     def trim(self, owners):

@@ -30,9 +30,18 @@ from fastsse.errors import FastsseError
 from fastsse.events import DATA_JSON, DATA_TEXT, Event
 from fastsse.streamstate import StreamAsk
 
-cdef extern from "<sys/socket.h>" nogil:
-    ssize_t send(int, const void*, size_t, int)
-    enum: MSG_DONTWAIT, MSG_NOSIGNAL
+cdef extern from * nogil:
+    """
+    #include <sys/socket.h>
+    #include <sys/syscall.h>
+    #include <unistd.h>
+    /* Without libc, whose function may be cancelled in a program of several threads; making that
+       possible costs as much as the rest of it. */
+    static long fastsse_send_now(int fd, const char *data, size_t size) {
+        return syscall(SYS_sendto, fd, data, size, MSG_DONTWAIT | MSG_NOSIGNAL, NULL, 0);
+    }
+    """
+    long send_now "fastsse_send_now"(int, const char*, size_t)
 
 cdef enum:
     # As in http/connection.py.
@@ -190,12 +199,12 @@ cdef class Lane:
 
     cdef int answer(self, const char* out, size_t size) except -1:
         """Writes answers: directly when nothing is waiting to be sent before them."""
-        cdef ssize_t sent = 0
+        cdef long sent = 0
         cdef int fd = self.find_fd()
         transport = self._transport
         if fd >= 0 and not self._choked and not transport.is_closing() and self.has_flushed():
             # It never waits, so releasing the GIL would cost more than it gives.
-            sent = send(fd, out, size, MSG_DONTWAIT | MSG_NOSIGNAL)
+            sent = send_now(fd, out, size)
             if sent < 0:
                 sent = 0                # The transport meets the same error, or waits.
         if <size_t>sent < size:

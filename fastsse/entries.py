@@ -7,11 +7,18 @@ checksum over its whole content, its position and topics too, so a record that w
 is refused. A process that can write records is trusted.
 """
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 from fastsse import _batch, _records
-from fastsse._batch import Entries, EventBatch, KeyedBatch, SharedFields, kinds_of, sizes
+from fastsse._batch import (
+    Entries,
+    EventBatch,
+    KeyedBatch,
+    SharedFields,
+    encode_entries,
+    kinds_of,
+    sizes,
+)
 from fastsse._core import Frame
 from fastsse._records import pack_entry, pack_events
 from fastsse.errors import InvalidEvent
@@ -87,16 +94,7 @@ class Entry(NamedTuple):
     extras: Extras | None = None
 
 
-def encode_entries(
-    positions: Sequence[int], events: Sequence[Event], times: int | list[int] | None = None
-) -> Entries:
-    """Events that got their positions, encoded. O(bytes).
-
-    Arguments:
-        times: when they were published, in unix milliseconds: of all, or of each; None: at their
-            positions' milliseconds.
-    """
-    return _batch.encode_entries(positions, events, times, Entry, Extras)
+_batch.set_entry_types(Entry, Extras)
 
 
 def id_of(position: int, event: Event) -> bytes:

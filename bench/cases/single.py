@@ -19,10 +19,10 @@ from bench.server import Server, UnderTest
 _RUN_S = 1.5
 _ROUNDS = 3
 # CPU of the bare loop that one publish may take as a multiple. The loop stores nothing and gives no
-# ids: with 16 connections few publishes share what a turn of the server costs.
-_BARE_MOST = 1.6
-# The least is that of ten topics, whose event goes into ten logs. The other kinds reach 0.9.
-_KIND_LEAST = 0.8
+# ids.
+_BARE_MOST = 1.5
+# The least of all kinds. An event of ten topics goes into ten logs.
+_KIND_LEAST = 0.9
 
 BARE = Peer(
     name="bare-publish",

@@ -14,17 +14,17 @@ LOGGED_MS: Final = 15_000
 
 class LeadLog:
     """Logs one line when positions become far ahead of the clock, and one when they no longer
-    are."""
+    are. `is_ahead`: the first was logged."""
 
     def __init__(self) -> None:
-        self._is_ahead = False
+        self.is_ahead = False
 
     def note(self, lead_ms: int) -> None:
         """The newest event's position is so far ahead of its time. O(1)."""
         is_ahead = lead_ms > LOGGED_MS
-        if is_ahead is self._is_ahead:
+        if is_ahead is self.is_ahead:
             return
-        self._is_ahead = is_ahead
+        self.is_ahead = is_ahead
         if is_ahead:
             log.warning(
                 "Event ids are ahead of the clock: it was ahead before, and was set back.",

@@ -154,7 +154,9 @@ class MemoryBackbone:
         """Delivers events that have their positions."""
         assert self._deliver is not None
         entries = encode_entries(positions, events, self._clock.time_ms)
-        self._lead.note(entries.last.lead_ms)
+        lead_ms = entries.last.lead_ms
+        if lead_ms or self._lead.is_ahead:
+            self._lead.note(lead_ms)
         self._deliver(entries)
         return positions
 

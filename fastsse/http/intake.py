@@ -6,6 +6,7 @@ connection, which reports the reason of a refusal.
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from fastsse._intake import Intake, KnownPublisher, KnownTarget, RunHeaders
@@ -81,6 +82,8 @@ class _Policy:
         self.directives = publishes.directives
         self.digested = publishes.digested
         self.request_id_line = request_id_line
+        #: Counts requests that were answered with 200. Their number follows.
+        self.on_answered = partial(context.requests.answered_many, publishes.route, b"200")
 
     def target(self, raw: bytes) -> KnownTarget | None:
         """The target of a request line without its own id."""
@@ -108,10 +111,6 @@ class _Policy:
         """The CORS lines for an origin that may publish; None: not known."""
         lines = self._context.cors.known_lines(origin)
         return None if lines is None else self._context.lines + lines
-
-    def on_answered(self, count: int) -> None:
-        """Counts requests that were answered with 200."""
-        self._context.requests.answered_many(self._publishes.route, b"200", count)
 
     def on_appended(self, status: int, count: int) -> None:
         """Counts appends to durable streams that were answered with a status."""

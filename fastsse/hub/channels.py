@@ -9,14 +9,13 @@ Over 400 lines: a channel is made, prepared and removed in one place.
 
 import json
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from fastsse._core import EVERY_EVENT, Frame, Sender, load_frame
 from fastsse._hub import Channel
 from fastsse.auth.rights import Rights
-from fastsse.entries import Entry
-from fastsse.hub.history import History, Selection
+from fastsse.hub.history import Selection
 from fastsse.hub.templates import Templates, TopicTemplate, WantedTopics
 from fastsse.hub.time_budget import TimeBudget
 from fastsse.hub.topics import TAIL_PREFIX, Topic, Topics
@@ -188,11 +187,6 @@ class Channels:
             del self._granted[channel.selectors, channel.rights.subscribe, channel.is_quiet]
         self._by_number[channel.number] = None
         self._remove(channel)
-
-    def deliver(self, entries: Sequence[Entry], history: History) -> None:
-        """Keeps committed entries in the history, and passes each to the channels of its topics.
-        O(entries and topics); the number of streams has no effect."""
-        history.take(entries, self._sender, self.of_everything > 0, self.with_views > 0)
 
     def end(self, topic: Topic) -> None:
         """A topic has ended: streams without another open topic end after their last event."""

@@ -528,10 +528,14 @@ class Hub:
         return error
 
     def _deliver(self, entries: Sequence[Entry]) -> None:
-        """Keeps committed entries and passes them to the sender."""
+        """Keeps committed entries in the history, and passes each to the channels of its topics.
+        O(entries and topics); the number of streams has no effect."""
         if self._is_stopped:
             return
-        self.channels.deliver(entries, self.history)
+        channels = self.channels
+        self.history.take(
+            entries, self._sender, channels.of_everything > 0, channels.with_views > 0
+        )
         self.entries_seen += len(entries)
         if self.streams.polls.waiting:
             self.streams.polls.on_entries(entries)
