@@ -4,6 +4,7 @@ A node of the version before reads format 1 only. `old_event` is what it read re
 """
 
 import asyncio
+import hashlib
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -12,7 +13,15 @@ from typing import Any
 import orjson
 import pytest
 
-from fastsse.backbone.redis.codec import DamagedRecord, decode_record, encode_event, place_of
+from fastsse._records import crc32c
+from fastsse.backbone.redis.codec import (
+    DamagedRecord,
+    SentEvent,
+    decode_record,
+    encode_event,
+    id_at,
+    place_of,
+)
 from fastsse.events import DATA_JSON, Event
 from fastsse.positions import position_ms
 from fastsse.subscriptions import Cursor
@@ -230,3 +239,24 @@ def test_a_failed_checksum_is_distinguished_from_a_foreign_record() -> None:
     with pytest.raises(DamagedRecord):
         decode_record(1, b'{"c":"0000000000000000","w":1,' + RECORD[1:])
     assert decode_record(5 << 64, RECORD)[1] == 5
+
+
+def sealed(position: int, record: bytes, written_ms: int = 7) -> bytes:
+    """A record of format 2, as the append script writes it."""
+    crc = b"%08x" % crc32c(record)
+    place = hashlib.sha1(b"%b %b %d" % (id_at(position), crc, written_ms), usedforsecurity=False)
+    head = b'{"c":"%b%b","w":%d,' % (crc, place.hexdigest()[:8].encode(), written_ms)
+    return head + record[1:]
+
+
+def test_a_node_takes_its_own_event_only_for_the_record_that_it_has_sent() -> None:
+    position = 5 << 64 | 1
+    event = Event("a", "text")
+    record, other = encode_event(event), encode_event(Event("a", "other"))
+    sent = SentEvent(event, record)
+    assert decode_record(position, sealed(position, record), sent) == (event, 7)
+    assert decode_record(position, sealed(position, record), sent)[0] is event
+    assert decode_record(position, sealed(position, other), sent)[0].data == b"other"
+    assert decode_record(position, record, sent)[0] is not event
+    with pytest.raises(DamagedRecord):
+        decode_record(position + 1, sealed(position, record), sent)
