@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.browser.chromium import PROGRAM, Browser, chromium
-from tests.clients.javascript import MODULES, bundled
+from tests.clients.javascript import MODULES, PACKAGE, bundled
 from tests.clients.test_js_chromium import server, until
 
 pytestmark = pytest.mark.skipif(PROGRAM is None, reason="no Chromium here")
@@ -38,6 +38,32 @@ createRoot(document.body).render(h(StrictMode, null, h(Page)));
 window.renders = () => renders;
 """
 
+RECIPES = """
+import { createElement as h, useEffect } from "react";
+import { createRoot } from "react-dom/client";
+import useSWR, { mutate } from "swr";
+import { QueryClient, QueryClientProvider, useQuery, useQueryClient } from "@tanstack/react-query";
+import { connect } from "./src/index.js";
+
+const hub = connect("/", { retryMinMs: 100 });
+const fetcher = async () => "fetched";
+
+function WithSwr() {
+  SWR
+  return h("p", null, JSON.stringify(data));
+}
+
+function WithQuery() {
+  const client = useQueryClient();
+  const { data } = useQuery({ queryKey: ["order", 7], queryFn: fetcher });
+  QUERY
+  return h("b", null, JSON.stringify(data));
+}
+
+createRoot(document.body).render(
+  h(QueryClientProvider, { client: new QueryClient() }, h(WithSwr), h(WithQuery)));
+"""
+
 
 @pytest.fixture
 async def browser(tmp_path: Path) -> AsyncIterator[Browser]:
@@ -45,11 +71,11 @@ async def browser(tmp_path: Path) -> AsyncIterator[Browser]:
         yield opened
 
 
-def application(folder: Path) -> str:
+def application(folder: Path, source: str = APPLICATION) -> str:
     """The page's script. Skips the test without React."""
     if not (MODULES / "react-dom").is_dir():
         pytest.skip("react-dom is not installed; `make test-all` does it")
-    return bundled(APPLICATION, folder)
+    return bundled(source, folder)
 
 
 async def test_a_component_shows_the_newest_events_and_renders_once_a_frame(
@@ -73,3 +99,24 @@ async def test_a_component_shows_the_newest_events_and_renders_once_a_frame(
         await page.settled(text, "open 5 5")
         await page.run("show(null); 0")
         await until(lambda: one.stream_count == 0)
+
+
+async def test_the_recipes_for_swr_and_tanstack_query_show_what_the_stream_brings(
+    browser: Browser, tmp_path: Path
+) -> None:
+    """They are the blocks of the client's README."""
+    _, _, rest = (PACKAGE / "README.md").read_text().partition("// SWR\n")
+    swr, _, rest = rest.partition("// TanStack Query\n")
+    query = rest.partition("```")[0]
+    script = application(tmp_path, RECIPES.replace("  SWR\n", swr).replace("QUERY", query))
+    async with server() as one:
+        page = await browser.open(f"{one.addresses[0]}/healthz")
+        await page.run(f"{script}; 0")
+        shown = "[...document.querySelectorAll('p, b')].map((one) => one.textContent).join(' ')"
+        await page.settled(shown, '"fetched" "fetched"')
+        # Both streams are open.
+        await until(lambda: one.stream_count == 1)
+        one.publish("orders", {"n": 1})
+        await page.settled(shown, '{"n":1} "fetched"')
+        one.publish("orders/7", {"id": 7})
+        await page.settled(shown, '{"n":1} {"id":7}')
