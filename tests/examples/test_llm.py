@@ -167,12 +167,12 @@ async def test_reader_that_is_cut_again_and_again_gets_every_token_once(example:
     assert (await example.over(run))["text"] == "".join(f" {word}" for word in text.split(" "))
 
 
-@pytest.mark.parametrize("example", [{"PAUSE_S": "0.1", "CANCEL_AFTER_S": "0.5"}], indirect=True)
+@pytest.mark.parametrize("example", [{"PAUSE_S": "0.05", "CANCEL_AFTER_S": "3"}], indirect=True)
 async def test_run_is_cancelled_when_its_last_viewer_has_left(example: Example) -> None:
-    long = " ".join(["word"] * 200)
+    long = " ".join(["word"] * 400)
     run = await example.begin(long)
     async with AsyncClient(example.url) as client, client.subscribe(f"run/{run}") as events:
-        for _ in range(12):  # Longer than the time after which a run without viewers is cancelled.
+        for _ in range(70):  # Longer than the time after which a run without viewers is cancelled.
             await anext(events)
         assert not (await example.replay(run))["is_over"]
     await example.over(run)
