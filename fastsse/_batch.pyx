@@ -23,6 +23,7 @@ from fastsse.positions import uuid_of_position
 cdef object new_event = Event.__new__
 cdef object new_tuple = tuple.__new__
 cdef Py_ssize_t PRODUCER = Directives._fields.index("producer")
+cdef Py_ssize_t STREAM = Directives._fields.index("stream")
 
 
 # -- events that have no position yet -------------------------------------------------------------
@@ -182,6 +183,8 @@ def has_repeated_numbers(events not None):
     cdef EventBatch batch
     cdef set seen = set()
     cdef Py_ssize_t count = 0
+    if type(events) is KeyedBatch:
+        events = (<KeyedBatch>events).events
     if type(events) is not EventBatch or (<EventBatch>events).asked is None:
         return False
     batch = events
@@ -399,6 +402,14 @@ cdef int encode_batch(Entries entries, EventBatch batch, Order* order) except -1
     return 0
 
 
+cdef object key_of(asked):
+    """The key that the entry of an append carries; mostly none."""
+    ask = (<tuple>asked)[STREAM]
+    if (<tuple>asked)[PRODUCER] is None and (ask is None or ask.seq is None):
+        return None
+    return stored_key(asked)
+
+
 cdef int add_columns(
         Entries entries, EventBatch batch, Py_ssize_t at, Placed placed, PositionId* id) except -1:
     """The entry of an event that is not an object."""
@@ -408,7 +419,7 @@ cdef int add_columns(
     extras = None
     meta = None if shared is None else shared.meta
     asked = None if batch.asked is None else batch.asked[at]
-    key = None if asked is None else stored_key(asked)
+    key = None if asked is None else key_of(asked)
     if meta is not None or key is not None:
         extras = new_tuple(entries.extras_type, (None, None, None, key, meta, None, None))
     entries.own_ids = added(entries.own_ids, own_id, len(entries.frames))

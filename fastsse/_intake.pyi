@@ -69,7 +69,7 @@ class OpenStream(KnownTarget):
         content_type: the header of its appends.
         scope: what stands before the id of a producer in its key.
         encode: gives the data of a body as it is kept, None for a body that is not plainly one
-            event; None: a body of text is kept as it is.
+            event; None: a body of text is kept as it is, and one of bytes as base64.
     """
 
     raw: Final[bytes]

@@ -27,7 +27,7 @@ from fastsse.native.utf8 cimport is_utf8
 
 from fastsse.directives import Directives, Producer
 from fastsse.errors import FastsseError
-from fastsse.events import DATA_JSON, DATA_TEXT, Event
+from fastsse.events import DATA_BYTES, DATA_JSON, DATA_TEXT, Event
 from fastsse.streamstate import StreamAsk
 
 cdef extern from * nogil:
@@ -75,7 +75,7 @@ cdef enum:
     # An answer to an append: heads, offset, lines for a producer.
     APPENDED_BYTES_MAX = 512
 
-cdef uint8_t KIND_JSON = DATA_JSON, KIND_TEXT = DATA_TEXT
+cdef uint8_t KIND_JSON = DATA_JSON, KIND_TEXT = DATA_TEXT, KIND_BYTES = DATA_BYTES
 
 # The names that a publish may have in addition to those that no route reads.
 MEANINGS = {
@@ -323,7 +323,7 @@ cdef class OpenStream(KnownTarget):
         content_type: the header of its appends.
         scope: what stands before the id of a producer in its key.
         encode: gives the data of a body as it is kept, None for a body that is not plainly one
-            event; None: a body of text is kept as it is.
+            event; None: a body of text is kept as it is, and one of bytes as base64.
     """
 
     cdef readonly bytes raw
@@ -345,6 +345,8 @@ cdef class OpenStream(KnownTarget):
 
     cdef bytes data_of(self, const char* body, size_t size):
         """The data of an append; None when it is to be looked at more closely."""
+        if self.kind == KIND_BYTES:
+            return base64_of(<const uint8_t*>body, size)
         if self.encode is not None:
             return self.encode(PyBytes_FromStringAndSize(body, size))
         if memchr(body, c'\r', size) is not NULL or not is_utf8(body, size):
@@ -376,6 +378,29 @@ cdef class OpenStream(KnownTarget):
         producer = new_tuple(
             Producer, (self.scope + bytes_of(name), epoch_number, sequence_number, True))
         return directives_with(producer, ask)
+
+
+cdef const char* BASE64 = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
+
+
+cdef bytes base64_of(const uint8_t* at, size_t size):
+    """Bytes as base64 with padding (RFC 4648 4), without line ends."""
+    cdef bytes text = PyBytes_FromStringAndSize(NULL, (size + 2) // 3 * 4)
+    cdef char* out = PyBytes_AS_STRING(text)
+    cdef uint8_t second, third
+    while size:
+        second = at[1] if size > 1 else 0
+        third = at[2] if size > 2 else 0
+        out[0] = BASE64[at[0] >> 2]
+        out[1] = BASE64[(at[0] & 3) << 4 | second >> 4]
+        out[2] = BASE64[(second & 15) << 2 | third >> 6] if size > 1 else c'='
+        out[3] = BASE64[third & 63] if size > 2 else c'='
+        out += 4
+        if size < 3:
+            break
+        at += 3
+        size -= 3
+    return text
 
 
 cdef object directives_with(producer, ask):
@@ -520,8 +545,17 @@ cdef class Batch:
                 if not self.give_back(run):
                     lane.break_taken(self.targets_of(run), at_or_none(self.headers, run))
         if not self.is_answered:
-            for lane in self.lanes:
-                (<Lane?>lane).on_waiting()
+            self.wait()
+        return 0
+
+    cdef int wait(self) except -1:
+        """Has connections wait for their answers. One that waits as idle stays there: its deadline
+        looks at its state."""
+        cdef Lane lane
+        idle = self.intake.deadlines.idle
+        for lane in self.lanes:
+            if lane._wait is not idle:
+                lane.on_waiting()
         return 0
 
     cdef object all_events(self):
@@ -562,7 +596,7 @@ cdef class Batch:
             if at_or_none(self.appends, run) is not None:
                 if type(outcomes[first]) is int:
                     set_place(&place, outcomes[first])
-                    self.answer_append(run, first, place)
+                    self.answer_append(run, first, place, self.intake.deadlines.lately_s)
                 else:
                     self.give_back(run)
                 first += count
@@ -583,7 +617,7 @@ cdef class Batch:
             first += self.counts[i]
         return self.targets[first:first + self.counts[run]]
 
-    cdef int answer_append(self, size_t run, size_t at, Place place) except -1:
+    cdef int answer_append(self, size_t run, size_t at, Place place, double lately_s) except -1:
         """Answers an append that was stored. It is the only request of its run."""
         cdef Intake intake = self.intake
         cdef Lane lane = self.lanes[run]
@@ -595,7 +629,7 @@ cdef class Batch:
         size = intake.write_appended(lines, place, for_producer)
         if lane.state == ANSWERING:                # Else it is gone.
             lane.answer(intake.out, size)
-            lane.settle(intake, intake.deadlines.lately_s)
+            lane.settle(intake, lately_s)
         self.appended[for_producer is not None] += 1
         return 0
 
@@ -628,7 +662,7 @@ cdef class Batch:
                         place = in_row.at(at)
                     else:
                         set_place(&place, positions[at])
-                    self.answer_append(run, at, place)
+                    self.answer_append(run, at, place, lately_s)
                 at += 1
                 appended += 1
                 continue

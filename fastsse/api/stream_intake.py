@@ -5,9 +5,7 @@ one with the same target and content type is published with the same generation.
 changed meanwhile, the process that orders events refuses it, and the request is read as any other.
 """
 
-from binascii import b2a_base64
 from collections.abc import Callable
-from functools import partial
 from typing import Final
 
 from fastsse._intake import Intake, OpenStream
@@ -102,5 +100,5 @@ _DATA_KINDS: Final[dict[ContentKind, int]] = {
 _ENCODERS: Final[dict[ContentKind, Callable[[bytes], bytes | None] | None]] = {
     "json": _single_message,
     "text": None,
-    "bytes": partial(b2a_base64, newline=False),
+    "bytes": None,
 }

@@ -210,7 +210,10 @@ class Connection(Lane, asyncio.Protocol):
         elif wait is deadlines.piece and self._state == BODY:
             self._refuse(Problem(408, "The body did not go on in time.", field="body"))
         elif wait is deadlines.idle:
-            self.close()
+            if self._state == ANSWERING:  # For the intake, which leaves it where it waits.
+                self._await(deadlines.answer)
+            else:
+                self.close()
         else:
             self._transport.abort()
 

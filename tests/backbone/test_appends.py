@@ -17,7 +17,14 @@ from fastsse.backbone.sqlite import SqliteBackbone, judging
 from fastsse.backbone.stream_table import StreamTable
 from fastsse.config import Config
 from fastsse.directives import Directives, Producer
-from fastsse.entries import Entry, EventBatch, SharedFields, pack_events, unpack_events
+from fastsse.entries import (
+    Entry,
+    EventBatch,
+    KeyedBatch,
+    SharedFields,
+    pack_events,
+    unpack_events,
+)
 from fastsse.errors import FastsseError
 from fastsse.events import DATA_JSON, DATA_TEXT, Event
 from fastsse.streamstate import StreamAsk, StreamConfig
@@ -251,5 +258,8 @@ def test_a_number_of_a_producer_that_stands_twice_is_found() -> None:
     )
     plain = Append("text", 0, True, True, None, None, 3)
     assert has_repeated_numbers(batch_of([one, plain, one], {}))
+    keyed = KeyedBatch(batch_of([one, one, plain], {}), [None, None, b"k"], [b"", b"", b"d" * 16])
+    assert has_repeated_numbers(keyed)
+    assert [event.directives is None for event in keyed] == [False, False, False]
     assert not has_repeated_numbers(batch_of([one, plain, two, plain], {}))
     assert not has_repeated_numbers([Event("a")])

@@ -14,6 +14,7 @@ from fastsse.http.hosts import Hosts
 from fastsse.http.parser import HeadLimits, RequestParser
 from fastsse.http.request import Targets
 from tests.http.conftest import asked
+from tests.http.intakes import USUAL, exchange
 from tests.http.raw import HOST, connected, get, narrow, request, until
 
 POST = b"POST /events?topic=a HTTP/1.1\r\n" + HOST
@@ -310,6 +311,41 @@ async def test_idle_connection_is_closed_without_a_word(start) -> None:
     async with connected(server) as raw:
         await raw.send(get("/healthz"))
         assert (await raw.answer()).status == 200
+        assert await raw.is_closed()
+
+
+async def test_publish_that_waits_for_the_store_is_not_idle(start, tmp_path) -> None:
+    server = await start(store=f"sqlite:{tmp_path}/h.db")
+    deadlines, store = server._worker.frontend._deadlines, server._worker._hub._backbone
+    now_s = deadlines.time()
+    deadlines.time = lambda: now_s
+    held, append = [], store.append
+
+    def pass_time() -> None:
+        nonlocal now_s
+        now_s += deadlines.idle.limit_s * 0.9
+        deadlines.stop()
+        deadlines._sweep()
+
+    async with connected(server) as raw, connected(server) as other:
+        for one in (raw, other):
+            assert (await exchange(one, USUAL)).status == 200  # It waits as idle from here on.
+        pass_time()
+        store.append = lambda *asked: held.append(asked)
+        for one in (raw, other):
+            await one.send(USUAL)
+        await until(lambda: sum(len(events) for events, _ in held) == 2)
+        pass_time()  # Longer idle than the limit, if it did not wait for an answer.
+        assert not deadlines.linger.since
+        for asked in held:
+            append(*asked)
+        for one in (raw, other):
+            assert (await one.answer()).status == 200
+        held.clear()
+        await raw.send(USUAL)
+        await until(lambda: held)
+        for _ in range(4):  # Its answer never comes.
+            pass_time()
         assert await raw.is_closed()
 
 

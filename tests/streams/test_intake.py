@@ -50,6 +50,17 @@ async def test_an_append_that_was_taken_is_answered_as_one_that_was_not(
     assert await content(ask, "/streams/fast") == await content(ask, "/streams/slow")
 
 
+async def test_bytes_of_every_length_are_read_as_they_were_appended(ask, server) -> None:
+    await created(ask, "/streams/log", BYTES)
+    await ask("POST", "/streams/log", BYTES, body=b"x")
+    before = taken(server)
+    pieces = [bytes((37 * n + size) % 256 for n in range(size)) for size in range(1, 80)]
+    for piece in pieces:
+        await ask("POST", "/streams/log", BYTES, body=piece)
+    assert taken(server) - before == len(pieces)
+    assert await content(ask, "/streams/log") == b"x" + b"".join(pieces)
+
+
 @pytest.mark.parametrize("store", ["memory", "sqlite"])
 async def test_many_writers_at_once_get_each_their_own_answer(
     start: Start, tmp_path: Path, store: str
