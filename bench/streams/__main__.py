@@ -15,7 +15,7 @@ from pathlib import Path
 import click
 
 from bench.streams import servers
-from bench.streams.appends import append, create, warm_up
+from bench.streams.appends import append, create, produce, warm_up
 from bench.streams.catchup import fill, read
 from bench.streams.floor import floor
 from bench.streams.live import compare
@@ -82,10 +82,16 @@ def tails(server: Running, count: int) -> str:
 
 
 def create_many(server: Running, streams: int) -> str:
-    """Creates streams."""
+    """Creates streams, and then has a producer append to each."""
     before = server.pss_bytes()
     rate = create(server, streams)
-    return f"{streams} streams: {rate:.0f}/s, {(server.pss_bytes() - before) / 2**20:.0f} MiB"
+    created = (server.pss_bytes() - before) / 2**20
+    produce(server, streams)
+    produced = (server.pss_bytes() - before) / 2**20
+    return (
+        f"{streams} streams: {rate:.0f}/s, {created:.0f} MiB; "
+        f"with an append of a producer to each {produced:.0f} MiB"
+    )
 
 
 @click.command()

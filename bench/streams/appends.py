@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import selectors
 import time
+from collections.abc import Sequence
 
 from bench.streams.servers import Running
 from bench.streams.wire import BYTES, Client
@@ -26,7 +27,15 @@ def warm_up(server: Running, streams: int) -> None:
     _request_all(server, "POST", streams, BODY)
 
 
-def _request_all(server: Running, method: str, count: int, body: bytes) -> None:
+def produce(server: Running, streams: int) -> None:
+    """One append of a producer to each stream."""
+    producer = ("Producer-Id: writer", "Producer-Epoch: 0", "Producer-Seq: 0")
+    _request_all(server, "POST", streams, BODY, producer)
+
+
+def _request_all(
+    server: Running, method: str, count: int, body: bytes, more: Sequence[str] = ()
+) -> None:
     """One request to each stream, from 50 connections, each with one request under way."""
     poll, left = selectors.DefaultSelector(), iter(range(count))
 
@@ -36,7 +45,8 @@ def _request_all(server: Running, method: str, count: int, body: bytes) -> None:
             poll.unregister(client.socket)
             client.close()
         else:
-            client.socket.send(client.head(method, f"s{number}", (BYTES,), len(body)) + body)
+            head = client.head(method, f"s{number}", (BYTES, *more), len(body))
+            client.socket.send(head + body)
 
     for client in [Client(server.url) for _ in range(WRITERS)]:
         poll.register(client.socket, selectors.EVENT_READ, client)

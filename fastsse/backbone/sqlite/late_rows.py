@@ -196,12 +196,15 @@ def write_rows(file: "HistoryFile", topics: Iterable[str]) -> None:
     file.streams.write_late(topics)
 
 
-def write_step(file: "HistoryFile") -> None:
-    """Writes some rows of a round, which begins if there is none, within a transaction."""
-    write_rows(file, file.late.next_topics(file.streams.late))
+def write_step(file: "HistoryFile") -> int:
+    """Writes some rows of a round, which begins if there is none, within a transaction. Returns of
+    how many topics."""
+    topics = file.late.next_topics(file.streams.late)
+    write_rows(file, topics)
     through = file.late.finished_through()
     if through is not None:
         file.rows_through = through
+    return len(topics)
 
 
 def write_all_rows(file: "HistoryFile") -> None:
@@ -219,6 +222,10 @@ def make_rows(file: "HistoryFile") -> None:
     O(events after `through`)."""
     file.streams.begin(file.connection)
     after = file.rows_through = file.late.through
+    if not file.streams.topics:
+        # The rows of other topics are never late.
+        (last,) = file.connection.execute("SELECT coalesce(max(place), 0) FROM event").fetchone()
+        after = max(after, last)
     try:
         while rows := file.connection.execute(
             f"SELECT place, {RECORD} FROM event WHERE place > ? ORDER BY place LIMIT ?",
@@ -246,8 +253,11 @@ def _make_rows(file: "HistoryFile", rows: Sequence[tuple[int, bytes | None]]) ->
         if not is_content(entry):
             continue
         _replay(file, entry)
-        if len(entry.topics) == 1 and not _has_row(file, entry.topics[0], place):
-            file.late.add(entry.topics[0], place, sizes[place] + EVENT_COST_BYTES)
+        topic = entry.topics[0]
+        # The rows of a topic that is no stream any more were written when it was dropped.
+        may_be_late = len(entry.topics) == 1 and topic in file.streams.topics
+        if may_be_late and not _has_row(file, topic, place):
+            file.late.add(topic, place, sizes[place] + EVENT_COST_BYTES)
     file.streams.store()
     write_rows(file, _all(file))
     _note_damaged(file, [place for place, entry in found.items() if entry is None])

@@ -384,7 +384,8 @@ class Writer:
         if not late.are_due and not (is_idle and (late or self._file.streams.late)):
             return False
         with self._file.transaction(synced=False):
-            write_step(self._file)
+            count = write_step(self._file)
+        self._checkpointer.wrote(4096 * 3 * count)
         return True
 
     def _evict(self) -> float:
