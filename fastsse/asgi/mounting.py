@@ -234,7 +234,7 @@ class Mount:
 
     def _on_ended(self, reason: str) -> None:
         """The hub process gave this worker up: it begins again, and its clients reconnect."""
-        log.error("The hub process gave this worker up; it starts again.", reason=reason)
+        log.error("The hub process disconnected this worker; it starts again.", reason=reason)
         engine, self._engine, self._starting = self._engine, None, None
         if engine is not None:
             self._draining = asyncio.ensure_future(self._restart(engine))

@@ -15,7 +15,9 @@ from fastsse.units import parse_duration_s
     help="The server's pid file.  [default: that of the server's configuration]",
 )
 @click.option("--config", "file", metavar="FILE", help="The server's TOML file.")
-@click.option("--timeout", default="1m", show_default=True, metavar="DURATION")
+@click.option(
+    "--timeout", default="1m", show_default=True, metavar="DURATION", help="Longest time to wait."
+)
 def reload(pidfile: str | None, file: str | None, timeout: str) -> int:
     """Make a running server read its configuration again.
 

@@ -139,7 +139,7 @@ async def _until_ended(
     await asyncio.wait((order, given_up), return_when=asyncio.FIRST_COMPLETED)
     if not order.done():
         order.cancel()
-        log.error("The hub process gave this worker up.", reason=str(given_up.result()))
+        log.error("The hub process disconnected this worker.", reason=str(given_up.result()))
         return GIVEN_UP
     word = order.result()
     if word == END:

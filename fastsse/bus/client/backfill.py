@@ -88,7 +88,7 @@ class Backfill:
             self._receiver = None
             self._through = 0
             assert self._history is not None
-            log.info("What was kept before is here.", events=self._history.events)
+            log.info("The older history has arrived.", events=self._history.events)
             self._answer()
 
     def wait(self, then: Callable[[], None], failed: Callable[[FastsseError], None]) -> None:

@@ -121,7 +121,7 @@ class HubConnection:
             try:
                 await self._dial()
             except OSError as error:
-                log.debug("No hub yet.", error=str(error))
+                log.debug("The hub process can't be reached yet.", error=str(error))
                 await asyncio.sleep(delay_s)
                 delay_s = min(delay_s * 2, RETRY_S_MAX)
                 continue
@@ -174,7 +174,7 @@ class HubConnection:
 
     def _on_bye(self, body: bytes) -> None:
         reason = Fields(body).text()
-        log.error("The hub gave this worker up.", reason=reason)
+        log.error("The hub process disconnected this worker.", reason=reason)
         if not self.ended.done():
             self.ended.set_result(reason)
 
@@ -184,7 +184,7 @@ class HubConnection:
         self._lost.set()
         if was_up:
             self.lost_count += 1
-            log.warning("The hub is lost.", reason=why)
+            log.warning("The connection to the hub process was lost.", reason=why)
             for called in self.on_down:
                 called()
 

@@ -155,7 +155,7 @@ class Broker:
 
     def give_up(self, session: "Session", reason: str) -> None:
         """Rejects a worker. It is notified when it reconnects."""
-        log.error("A worker is given up.", worker=session.worker, reason=reason)
+        log.error("A worker was disconnected.", worker=session.worker, reason=reason)
         self._given_up[session.key] = reason
         if len(self._given_up) > GIVEN_UP_MAX:
             del self._given_up[next(iter(self._given_up))]

@@ -89,7 +89,7 @@ async def _serve(
     hub = await HubProcess.start(config, listening, workers, restarted, makers)
     try:
         ready(hub)
-        log.info("The hub serves.", store=config.store.partition(":")[0])
+        log.info("The hub process is ready.", store=config.store.partition(":")[0])
         await signalled.wait()
     finally:
         await hub.close()

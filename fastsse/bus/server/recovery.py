@@ -60,7 +60,7 @@ class Recovery:
                     await self._changed.wait()
         except TimeoutError:
             if self._workers is not None:
-                log.warning("Not all workers came back.", workers=len(self._waiting))
+                log.warning("Not all workers reconnected.", workers=len(self._waiting))
         end = await self._end_of_log()
         if end is None:
             self._broker.open()
@@ -113,7 +113,7 @@ class Recovery:
         for session in there:
             if end.missing_through > session.head:
                 session.broken(end.missing_through)
-        log.info("The hub goes on from its workers.", workers=len(there))
+        log.info("The hub continues with the history of its workers.", workers=len(there))
 
     # -- what is kept ---------------------------------------------------------------------------
 
@@ -122,7 +122,7 @@ class Recovery:
         while (session := await self._fullest(tried)) is not None:
             tried.add(session)
             if await _FillTransfer(session, self._kept).arrived():
-                log.info("What is kept was taken from a worker.", events=self._kept.history.events)
+                log.info("The history was taken from a worker.", events=self._kept.history.events)
                 break
         self._kept.be_whole()
 

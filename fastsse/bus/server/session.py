@@ -188,7 +188,7 @@ class Session:
         self.send(welcome.pack())
         if self._lost_through:
             self._say_lost()
-        log.debug("A worker came.", worker=self.worker, behind=head != self.head)
+        log.debug("A worker connected.", worker=self.worker, behind=head != self.head)
         self._catch_up()
 
     def bye(self, reason: str) -> None:
