@@ -9,7 +9,7 @@ KIND_DATA: Final[int]
 CLOSE_NOTIFY: Final[bytes]
 
 class SealError(Exception):
-    """OpenSSL has not what is needed, or a key has sealed RECORDS_MAX records."""
+    """This OpenSSL can't seal records, or a key has sealed RECORDS_MAX records."""
 
 def native_bytes_held() -> int:
     """Bytes that this module holds now. O(1)."""

@@ -131,10 +131,10 @@ class Backbone(Protocol):
 
     @property
     def append_now(self) -> Callable[[EventBatch | KeyedBatch], Sequence[int] | None] | None:
-        """The function that commits a batch of which nothing is known and nothing is asked but to
-        append to streams, and delivers it, within the call; it gives the positions. For any other
-        batch it does nothing and gives None: then `append` gets the events. None: commits need more
-        than the call."""
+        """A function that commits and delivers a batch before it returns, and returns the
+        positions. It takes the usual batches, and appends to durable streams. For any other, such
+        as one with other directives, it does nothing and returns None, and the caller calls
+        `append`. None for stores whose commits end later than the call."""
 
     @property
     def has_ended(self) -> bool:

@@ -130,8 +130,8 @@ def judge(
 
 
 def is_content_alone(events: Sequence[Event]) -> bool:
-    """Whether a batch is one event of one topic for which no key, producer or earlier event counts:
-    the most common append to a durable stream. O(1)."""
+    """Whether a batch is one event of one topic without a key, a producer or a condition: the most
+    common append to a durable stream. O(1)."""
     if len(events) > 1 or len(events[0].topics) > 1:
         return False
     return asks_nothing(events[0].directives)
