@@ -16,6 +16,8 @@ cdef class Bounds:
     cdef readonly int policy
     # So many of the newest events stay when they are too old, and when the total is over its bound.
     cdef readonly int64_t keep_last
+    # Its events are private ones of the server: who has no grant misses none of them.
+    cdef public bint is_apart
     # What was kept under topics of this rule, and evicted, by this process.
     cdef readonly int64_t kept_events
     cdef readonly int64_t kept_bytes
@@ -110,6 +112,8 @@ cdef class HistoryLog:
     cdef Place evicted
     cdef readonly int64_t evicted_at
     cdef readonly object evicted_below
+    # What left of rules that are apart; the three above do not count it.
+    cdef readonly object evicted_apart
     # What lies up to here was looked at for the total, and stays.
     cdef Place unspared_after
     # Of the last event with several topics.
@@ -136,7 +140,7 @@ cdef class HistoryLog:
     cdef int evict_at(self, Topic topic, Place place) except -1
     cdef int age(self, Frame frame, owners, int64_t age_ms) except -1
     cdef int evict_first(self, Topic topic) except -1
-    cdef int forget(self, Frame frame) except -1
+    cdef int forget(self, Frame frame, Bounds rule) except -1
     cdef int64_t next_tick(self) noexcept
     cdef int note_newest_gone(self, Place place) except -1
     cpdef object index(self, bytes own_id, position)

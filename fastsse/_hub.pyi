@@ -32,6 +32,8 @@ _Bytes = bytes
 class Bounds:
     """What is kept of a topic, and what happens to streams that lag on it.
 
+    `is_apart`: its events are private ones of the server. Their evictions are no gap for who reads
+    everything without grants.
     `kept_events`, `kept_bytes`, `evicted_events`: counted by this process for topics of this rule.
     """
 
@@ -39,6 +41,7 @@ class Bounds:
     bytes: int
     age_ms: int
     policy: int
+    is_apart: bool
     kept_events: int
     kept_bytes: int
     evicted_events: int
@@ -202,6 +205,7 @@ class HistoryLog:
         clock: counts evictions.
         evicted_at: the clock's reading when the newest event that left all topics was evicted.
         evicted_below: what left all topics later, from below it.
+        evicted_apart: what left topics whose rules are apart, which the three before do not count.
         position_of: the positions of own ids; `own_id_at` the other way.
         extras_at: optional fields, by position.
     """
@@ -217,6 +221,7 @@ class HistoryLog:
     clock: int
     evicted_at: int
     evicted_below: Steps
+    evicted_apart: Steps
     position_of: dict[_Bytes, int]
     own_id_at: dict[int, _Bytes]
     extras_at: dict[int, Extras]

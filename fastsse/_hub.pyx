@@ -450,6 +450,7 @@ cdef class HistoryLog:
         self.own_id_at = {}
         self.extras_at = {}
         self.evicted_below = Steps()
+        self.evicted_apart = Steps()
         self.times = TimeMarks()
 
     @property
@@ -768,14 +769,16 @@ cdef class HistoryLog:
                 self.on_reopen(topic)
             self.topics.may_be_idle(topic)
         if self.whole.drop(topic, topic.evicted):
-            self.forget(frame)
+            self.forget(frame, topic.rule)
         return 0
 
-    cdef int forget(self, Frame frame) except -1:
+    cdef int forget(self, Frame frame, Bounds rule) except -1:
         cdef Place place = place_of(frame)
         self.events -= 1
         self.bytes -= cost_of(frame)
-        if is_above(place, self.evicted):
+        if rule.is_apart:
+            self.evicted_apart.add(self.clock, int_of(place))
+        elif is_above(place, self.evicted):
             self.note_newest_gone(place)
         else:
             self.evicted_below.add(self.clock, int_of(place))

@@ -12,9 +12,17 @@ from urllib.parse import unquote
 
 from fastsse.errors import Forbidden
 
-__all__ = ["CONSOLE_TOPIC", "HUB_PATH", "check_not_reserved", "is_reserved"]
+__all__ = [
+    "CONSOLE_TOPIC",
+    "HUB_PATH",
+    "SUBSCRIPTIONS_PATH",
+    "check_not_reserved",
+    "is_reserved",
+]
 
 HUB_PATH: Final = "/.well-known/mercure"
+#: Topics below it are the server's events about who is present, all of them private.
+SUBSCRIPTIONS_PATH: Final = f"{HUB_PATH}/subscriptions/"
 #: What streams of consoles ask for; no event has it.
 CONSOLE_TOPIC: Final = f"{HUB_PATH}/fastsse/console"
 _WORD: Final = "mercure"

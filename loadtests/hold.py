@@ -55,6 +55,8 @@ class Load:
 
     Attributes:
         tokens: each stream has one.
+        rest_s: so long after all are open the memory is read again, when what is kept for a time is
+            gone; 0: it is not.
         key: that signs tokens; empty: none is needed.
     """
 
@@ -68,6 +70,7 @@ class Load:
     store: str
     tokens: bool
     key: str
+    rest_s: float
 
     @property
     def kind(self) -> str:
@@ -295,6 +298,10 @@ def open_all(held: Held, crew: subprocess.Popen) -> None:
             "machine_bytes_each_both_ends": round((free - available_bytes()) / opened),
             "kernel_refused": {name: now - refused[name] for name, now in refusals().items()},
         }
+    if load.rest_s:
+        time.sleep(load.rest_s)
+        rested = (server.memory()["pss"] - idle["pss"]) / opened
+        held.figures["user_bytes_each_after_rest"] = round(rested)
 
 
 def reach_all(held: Held) -> None:
@@ -347,6 +354,7 @@ def of_swarm(result: dict) -> dict[str, object]:
 @click.option("--sample", default=SAMPLE, show_default=True, help="Streams that resume; 0: none.")
 @click.option("--workers", default=0, help="0: as many as the descriptors need, at least two.")
 @click.option("--patience", "patience_s", default=600, show_default=True, help="Seconds a step.")
+@click.option("--rest", "rest_s", default=0.0, help="Seconds until memory is read again; 0: not.")
 @click.option("--tokens", is_flag=True, help="A token for each stream (HS256).")
 @click.option("--presence", is_flag=True, help="The server has --subscriptions.")
 @click.option("--store", default="", help="The server's --store.")
@@ -356,7 +364,7 @@ def main(
     patience_s: int,
     tokens: bool,
     presence: bool,
-    **rest: int | str,
+    **others: float | str,
 ) -> None:
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1] - RESERVE
     load = Load(
@@ -368,7 +376,7 @@ def main(
         presence=presence,
         # Who is there is not for everyone: presence wants a key.
         key=secrets.token_hex(32) if tokens or presence else "",
-        **rest,
+        **others,
     )
     with tempfile.TemporaryDirectory() as folder:
         figures = run(load, Path(folder))

@@ -52,6 +52,7 @@ from fastsse.config.tls import TlsOptions
 from fastsse.config.tokens import TokenOptions
 from fastsse.config.webhooks import WebhookOptions
 from fastsse.limits import TRIAL_TOPICS
+from fastsse.reserved import SUBSCRIPTIONS_PATH
 
 
 class PresenceOptions(OptionGroup):
@@ -204,6 +205,13 @@ def trial_rule() -> TopicRule:
     """Events of `fastsse doctor --url` are kept as long as its own resume may take. Made when it is
     needed, because the first rule builds a schema, which short commands need not wait for."""
     return TopicRule(match=TRIAL_TOPICS + "*", history_age=60.0)
+
+
+@cache
+def presence_rule() -> TopicRule:
+    """Events about who is present are kept for a minute, which is time to open a stream after the
+    list was read. Each has a topic of its own, so an hour of them would fill the history."""
+    return TopicRule(match=SUBSCRIPTIONS_PATH + "*", history_age=60.0)
 
 
 class ListenOptions(OptionGroup):
@@ -416,7 +424,7 @@ class HistoryOptions(OptionGroup):
     @property
     def topic_rules(self) -> tuple[TopicRule, ...]:
         """The rules, including built-in ones; the first that matches a topic applies."""
-        return (trial_rule(), *self.topics)
+        return (trial_rule(), *self.topics, presence_rule())
 
     def rule(self, topic: str) -> TopicRule | None:
         """The rule that applies to `topic`. O(rules)."""

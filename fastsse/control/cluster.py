@@ -6,6 +6,7 @@ node. `OwnedValues` belong to one node at a time.
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
 from typing import Any, Final, NamedTuple, Protocol
 
 import orjson
@@ -22,6 +23,7 @@ __all__ = [
     "Roster",
     "Subscriber",
     "cost_bytes_of",
+    "packed_of",
 ]
 
 Answer = Callable[[bytes | FastsseError], None]
@@ -151,15 +153,36 @@ class Subscriber(NamedTuple):
 
     def pack(self) -> bytes:
         """Itself as JSON. O(its size)."""
+        return packed_of(self.name, self.rest())
+
+    def rest(self) -> bytes:
+        """What `pack` has behind the name. Equal short ones are mostly one object, because most
+        streams differ in the name alone. O(its size)."""
         # orjson cuts its result from a buffer of a kilobyte, which leaves holes in the heap while
         # the result lives. A copy has no such buffer.
-        return bytes(memoryview(orjson.dumps(tuple(self))))
+        rest = bytes(memoryview(orjson.dumps((self.selectors, self.payload)))[1:])
+        return _one_of_equal(rest) if len(rest) <= _SHARED_BYTES_MAX else rest
 
     @classmethod
     def unpack(cls, packed: bytes) -> "Subscriber":
         """The subscriber that was packed. O(its size)."""
         name, selectors, payload = orjson.loads(packed)
         return cls(name, tuple(selectors), payload)
+
+
+def packed_of(name: str, rest: bytes) -> bytes:
+    """The packed subscriber of a name and of what `Subscriber.rest` returned."""
+    return b"[%b,%b" % (orjson.dumps(name), rest)
+
+
+# Rests of which equal ones are one object, and the bytes of one.
+_SHARED_MAX: Final = 4_096
+_SHARED_BYTES_MAX: Final = 256
+
+
+@lru_cache(_SHARED_MAX)
+def _one_of_equal(rest: bytes) -> bytes:
+    return rest
 
 
 Change = tuple[bytes, bool]

@@ -7,16 +7,16 @@ the list. The streams of a killed worker are removed and announced as ended. Not
 sent while the option `subscriptions` is off.
 """
 
-import os
-from collections.abc import Callable, Iterator, Sequence
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
-from itertools import chain
+from itertools import chain, starmap
 from sys import intern
 from typing import Any, Final, NamedTuple
 
 import orjson
 
-from fastsse.control.cluster import Answer, Change, Subscriber
+from fastsse.control.cluster import Answer, Change, Subscriber, packed_of
 from fastsse.control.roster import LocalRoster, Subscribed
 from fastsse.control.service import Broadcast, ControlClient, ControlStore, Publish
 from fastsse.errors import FastsseError, Unavailable
@@ -30,8 +30,7 @@ _MESSAGE_BYTES: Final = 64 * 1024
 # Streams of an ended worker that are removed in one turn of the loop: about 2 ms.
 _TAKEN_OUT_A_TURN: Final = 500
 _OPENED, _ENDED = 1, 0
-# Where a packed subscriber has its name, with its quotes: `["urn:uuid:…",…`.
-_NAME: Final = slice(1, 1 + len('"urn:uuid:"') + 36)
+_SLOT_BITS: Final = 32
 
 
 class FoundSubscriptions(NamedTuple):
@@ -45,7 +44,7 @@ class PresenceService:
     """Knows all streams of a node. Made by `service.Services`; its process's loop thread."""
 
     def __init__(self, broadcast: Broadcast, store: ControlStore, publish: Publish) -> None:
-        # Packed subscribers by name, by worker.
+        # What each subscriber has behind its name, by name, by worker.
         self._held: dict[int, dict[str, bytes]] = {}
         # Of ended workers, until their streams are removed.
         self._leaving: dict[int, dict[str, bytes]] = {}
@@ -63,12 +62,12 @@ class PresenceService:
                 held[name] = leaving.pop(name)
             if what == _ENDED:
                 if name in held:
-                    changes.append((held.pop(name), False))
+                    changes.append((packed_of(name, held.pop(name)), False))
             elif name not in held:  # Else it is a repeat.
                 selectors, payload = rest
                 # The roster has the same text as a key.
-                one = held[intern(name)] = Subscriber(name, selectors, payload).pack()
-                changes.append((one, True))
+                rest = held[intern(name)] = Subscriber(name, selectors, payload).rest()
+                changes.append((packed_of(name, rest), True))
         self._roster.note(changes)
 
     def on_request(self, worker: int, message: bytes, answer: Answer) -> None:
@@ -88,12 +87,12 @@ class PresenceService:
     def _taken_out(self, worker: int, leaving: dict[str, bytes]) -> Iterator[list[Change]]:
         while leaving:
             count = min(len(leaving), _TAKEN_OUT_A_TURN)
-            yield [(leaving.popitem()[1], False) for _ in range(count)]
+            yield [(packed_of(*leaving.popitem()), False) for _ in range(count)]
         del self._leaving[worker]
 
     def _present(self) -> Iterator[bytes]:
         parts = (*self._held.values(), *self._leaving.values())
-        return chain.from_iterable(held.values() for held in parts)
+        return starmap(packed_of, chain.from_iterable(held.items() for held in parts))
 
 
 class Presence:
@@ -110,27 +109,34 @@ class Presence:
         self,
         control: ControlClient,
         call_soon: Callable[[Callable[[], None]], object],
-        name_of: Callable[[int], str] = lambda stream: os.urandom(16).hex(),
+        name_of: Callable[[int], str] = "{:032x}".format,
     ) -> None:
         self._name_of = name_of
         self._control = control
         self._call_soon = call_soon
-        # Packed subscribers. There is one for each stream, and nothing else.
-        self._there: dict[int, bytes] = {}
+        # By slot of the sender's table: the stream, and what its subscriber has behind its name.
+        self._streams = array("Q")
+        self._rests: list[bytes | None] = []
         self._unsent: list[bytes] = []
         control.on_back.append(self._notify_all)
 
     def on_stream_opened(self, stream: int, selectors: tuple[str, ...], payload: Any) -> None:
         """A stream is open."""
-        name = _urn(self._name_of(stream))
-        packed = self._there[stream] = Subscriber(name, selectors, payload).pack()
-        self._note(_opened(packed))
+        slot = _slot(stream)
+        missing = slot + 1 - len(self._rests)
+        if missing > 0:
+            self._streams.frombytes(bytes(missing * self._streams.itemsize))
+            self._rests.extend([None] * missing)
+        self._streams[slot] = stream
+        rest = self._rests[slot] = Subscriber("", selectors, payload).rest()
+        self._note(self._opened(stream, rest))
 
     def on_stream_closed(self, stream: int) -> None:
         """A stream has ended."""
-        packed = self._there.pop(stream, None)
-        if packed is not None:
-            self._note(b"[%d,%b]" % (_ENDED, packed[_NAME]))
+        slot = _slot(stream)
+        if self._is_there(slot) and self._streams[slot] == stream:
+            self._rests[slot] = None
+            self._note(b'[%d,"%b"]' % (_ENDED, self._name(stream)))
 
     def find(
         self,
@@ -155,17 +161,28 @@ class Presence:
 
     def _notify_all(self) -> None:
         """The control service was replaced, so all streams are reported again."""
-        self._control.notify_pages(SUBJECT, self._pages(list(self._there)))
+        there = array("Q", filter(self._is_there, range(len(self._rests))))
+        self._control.notify_pages(SUBJECT, self._pages(there))
 
-    def _pages(self, streams: Sequence[int]) -> Iterator[bytes]:
+    def _is_there(self, slot: int) -> bool:
+        return slot < len(self._rests) and self._rests[slot] is not None
+
+    def _name(self, stream: int) -> bytes:
+        return _urn(self._name_of(stream)).encode()
+
+    def _opened(self, stream: int, rest: bytes) -> bytes:
+        """What a worker says of a stream that opened: `[1,name,selectors,payload]`."""
+        return b'[%d,"%b",%b' % (_OPENED, self._name(stream), rest)
+
+    def _pages(self, slots: Iterable[int]) -> Iterator[bytes]:
         """Messages that report streams. Those that ended before their page is made are left out,
         so that no page follows the end of a stream that it names."""
         some: list[bytes] = []
         size = 0
-        for stream in streams:
-            packed = self._there.get(stream)
-            if packed is not None:
-                some.append(_opened(packed))
+        for slot in slots:
+            rest = self._rests[slot]
+            if rest is not None:
+                some.append(self._opened(self._streams[slot], rest))
                 size += len(some[-1])
             if size >= _MESSAGE_BYTES:
                 yield b"[%b]" % b",".join(some)
@@ -187,9 +204,8 @@ class Presence:
             self._control.notify(SUBJECT, b"[%b]" % b",".join(some))
 
 
-def _opened(packed: bytes) -> bytes:
-    """What a worker says of a stream that opened: `[1,name,selectors,payload]`."""
-    return b"[%d,%b" % (_OPENED, packed[1:])
+def _slot(stream: int) -> int:
+    return stream & ((1 << _SLOT_BITS) - 1)
 
 
 def _found(

@@ -33,7 +33,7 @@ from fastsse.hub.views import Described
 from fastsse.positions import TimeMarks, now_ms, parse_id
 from fastsse.streamstate import StreamOp, read_stream_control
 
-__all__ = ["PAGE_BYTES", "Erased", "History", "Page", "Selection"]
+__all__ = ["PAGE_BYTES", "Erased", "History", "Page", "Selection", "sees_private"]
 
 PAGE_BYTES = 256 * 1024
 # A read ends after this many events that are hidden from the reader. Otherwise a reader without
@@ -174,7 +174,7 @@ class History(HistoryLog):
         one. After LEFT_OUT_MAX hidden events the page ends, perhaps empty. O(log n + page)."""
         frames: list[Frame] = []
         room_bytes, left_out = limit_bytes, 0
-        evicted = self.evicted(selection, after)
+        evicted = self.evicted(selection, after, sees_private(rights))
         for frame in self._after(selection, after):
             if self.is_expired(frame):
                 continue
@@ -230,11 +230,14 @@ class History(HistoryLog):
         meta = None if extras is None else extras.meta
         return Described(frame, tuple([topic.name for topic in topics]), meta)
 
-    def evicted(self, selection: Selection, after: int) -> Evicted:
-        """The evictions after a place that concern a reader of these topics. O(topics)."""
+    def evicted(self, selection: Selection, after: int, has_grants: bool = True) -> Evicted:
+        """The evictions after a place that concern a reader of these topics, with grants or
+        without. O(topics)."""
         evictions: Iterable[Step]
         if selection is None:
             evictions = [(self.evicted_at, self.evicted_from_all_through), *self.evicted_below]
+            if has_grants:
+                evictions = [*evictions, *self.evicted_apart]
         elif isinstance(selection, WantedTopics):
             evictions = [*selection.evictions, (self._lost_at, self.lost_through), self._learnt]
         else:
@@ -244,11 +247,13 @@ class History(HistoryLog):
         steps = steps_of([step for step in evictions if step[1] > after])
         return Evicted(self.clock, steps, self.start)
 
-    def evicted_through(self, selection: Selection) -> int:
-        """The place after which memory has all events of these topics. Some of the topics may have
-        older events, too. O(topics)."""
+    def evicted_through(self, selection: Selection, has_grants: bool = True) -> int:
+        """The place after which memory has all events of these topics, for a reader with grants or
+        without. Some of the topics may have older events, too. O(topics)."""
         if selection is None:
             through = self.evicted_from_all_through
+            if has_grants:
+                through = max(through, self.evicted_apart.through)
         elif isinstance(selection, WantedTopics):
             # A template may have been made before evictions of forgotten topics were learnt.
             through = max(selection.evicted_through, self.lost_through, self._learnt[1])
@@ -383,7 +388,7 @@ class History(HistoryLog):
             by_topic = {name: max(place, least) for name, place in by_topic.items()}
         return Evictions(
             by_topic,
-            max(self.evicted_from_all_through, least),
+            max(self.evicted_through(None), least),
             max(topics.forgotten_through, least),
         )
 
@@ -563,3 +568,8 @@ class History(HistoryLog):
             del self.position_of[self.own_id_at.pop(later)]
             self.bytes -= OWN_ID_COST_BYTES
         self.index(own_id, position)
+
+
+def sees_private(rights: Rights | None) -> bool:
+    """Whether a reader may be allowed to see private events."""
+    return rights is not None and bool(rights.subscribe)

@@ -14,6 +14,7 @@ from fastsse._hub import Bounds, Topic
 from fastsse.config import HistoryOptions, LagPolicy, TopicLimits, TopicRule
 from fastsse.errors import TypeNotAllowed
 from fastsse.events import Event
+from fastsse.reserved import SUBSCRIPTIONS_PATH
 from fastsse.schemas import Schema
 
 __all__ = ["TAIL_PREFIX", "Rule", "Rules", "Topic", "Topics"]
@@ -30,6 +31,9 @@ POLICIES: dict[LagPolicy, int] = {
 
 
 _NO_BOUND: Final = 1 << 60
+# The last part of a topic of subscriptions, before the digits of its UUID; and digits of none.
+_SUBSCRIBER: Final = "urn%3Auuid%3A"
+_ANY_SUBSCRIBER: Final = "00000000-0000-0000-0000-000000000000"
 #: Prefix of the topics of tails (`hub/tails.py`). No template and no grant matches them.
 TAIL_PREFIX: Final = "$tail:"
 
@@ -38,6 +42,7 @@ class Rule(Bounds):
     """The rule of a topic; shared by all topics that the same `[[topics]]` entry matches."""
 
     __slots__ = (
+        "_apart",
         "_lag_policy",
         "_limits",
         "_unbounded",
@@ -53,6 +58,7 @@ class Rule(Bounds):
         self._limits = limits
         self._lag_policy = lag_policy
         self._unbounded: Rule | None = None
+        self._apart: Rule | None = None
         self.max_publish_rate = limits.max_publish_rate
         self.schema = None if limits.schema is None else Schema(limits.schema)
         self.is_private = limits.private
@@ -67,11 +73,18 @@ class Rule(Bounds):
             self._unbounded.schema = self.schema
         return self._unbounded
 
+    def apart(self) -> "Rule":
+        """The same rule, for topics of private events of the server."""
+        if self._apart is None:
+            self._apart = Rule(self._limits, self._lag_policy)
+            self._apart.is_apart = True
+        return self._apart
+
     @property
     def counted(self) -> tuple[int, int, int]:
         """Events and bytes that were kept under topics of this rule, and events that were evicted,
         those of durable streams too."""
-        rules = (self,) if self._unbounded is None else (self, self._unbounded)
+        rules = [one for one in (self, self._unbounded, self._apart) if one is not None]
         return (
             sum(rule.kept_events for rule in rules),
             sum(rule.kept_bytes for rule in rules),
@@ -126,7 +139,7 @@ class Rules:
         rule = self._rules.get(entry)
         if rule is None:
             rule = self._rules[entry] = self._made(entry)
-        return rule
+        return rule.apart() if topic.startswith(SUBSCRIPTIONS_PATH) else rule
 
     def counters(self) -> dict[str, int]:
         """What was kept and evicted by the first rules, each under its glob; what matches none is
@@ -228,8 +241,9 @@ class Topics:
 
     def remember(self, name: str, evicted_through: int) -> None:
         """Notes the evictions of a topic that is not alive."""
-        if evicted_through > max(self.forgotten_through, self._remembered.get(name, 0)):
-            self._remembered[name] = evicted_through
+        key = _remembered_as(name)
+        if evicted_through > max(self.forgotten_through, self._remembered.get(key, 0)):
+            self._remembered[key] = evicted_through
         if len(self._remembered) > REMEMBERED_MAX:
             oldest = next(iter(self._remembered))
             self.forgotten_through = max(self.forgotten_through, self._remembered.pop(oldest))
@@ -242,7 +256,9 @@ class Topics:
     def _add(self, name: str) -> Topic:
         # Number 0 means every event, so topics begin at 1.
         number = self._free_numbers.pop() if self._free_numbers else len(self.by_name) + 1
-        evicted_through = max(self._remembered.pop(name, 0), self.forgotten_through)
+        key = _remembered_as(name)
+        known = self._remembered.get(key, 0) if key is not name else self._remembered.pop(name, 0)
+        evicted_through = max(known, self.forgotten_through)
         topic = Topic(name, number, self.rules.rule(name), evicted_through)
         self.by_name[name] = topic
         if self.on_new is not None and not name.startswith(TAIL_PREFIX):
@@ -254,3 +270,13 @@ class Topics:
         topic.is_forgotten = True
         self._free_numbers.append(topic.number)
         self.remember(topic.name, topic.evicted_through)
+
+
+def _remembered_as(name: str) -> str:
+    """The name under which the evictions of a forgotten topic are remembered: its own. Topics of
+    subscriptions share one for all subscribers of a topic, which templates match as they match each
+    of them. Otherwise presence would fill what is remembered."""
+    if not name.startswith(SUBSCRIPTIONS_PATH):
+        return name
+    begin, subscriber, _ = name.rpartition(_SUBSCRIBER)
+    return begin + subscriber + _ANY_SUBSCRIBER if subscriber else name

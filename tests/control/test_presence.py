@@ -1,6 +1,7 @@
 """Presence of very many streams, without a server."""
 
 import gc
+import tracemalloc
 from collections.abc import Callable
 
 import orjson
@@ -12,6 +13,8 @@ from fastsse.control.service import MemoryControlStore
 STREAMS = 5_000
 # Of everything but streams: modules that are imported late, pages of messages.
 OTHERS = 200
+# Wide: allocators and versions of Python differ.
+STREAM_BYTES_MAX = 600
 
 
 class Control:
@@ -63,3 +66,32 @@ def test_the_garbage_collector_does_not_see_the_streams_of_presence(payload: obj
         service.on_message(1, message)
     service.on_request(1, orjson.dumps((None, None, 3)), answers.append)
     assert answers == [b"[0,[]]"]
+
+
+@pytest.mark.parametrize("payload", [None, {"name": "ann", "roles": ["a", "b"]}], ids=["no", "one"])
+def test_memory_of_a_stream_is_bounded_in_the_worker_and_in_the_control_service(
+    payload: object, capsys: pytest.CaptureFixture[str]
+) -> None:
+    control, turns = Control(), []
+    presence = Presence(control, turns.append)  # type: ignore[arg-type]
+    service = PresenceService(
+        None,  # type: ignore[arg-type]
+        MemoryControlStore(),
+        lambda events, done: None,
+    )
+    presence.on_stream_opened(STREAMS, ("news",), payload)
+    turns.pop()()
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        for stream in range(STREAMS):
+            presence.on_stream_opened(stream, ("news",), payload)
+            turns.pop()()
+            if len(control.sent) == 1:
+                service.on_message(1, control.sent.pop())
+        each = (tracemalloc.get_traced_memory()[0] - before) / STREAMS
+    finally:
+        tracemalloc.stop()
+    with capsys.disabled():
+        print(f"\npresence of a stream with equal payload: {each:.0f} B of Python in both")
+    assert each < STREAM_BYTES_MAX

@@ -13,7 +13,7 @@ from fastsse._core import Frame, join_frames, raw_frame
 from fastsse.auth.rights import Rights
 from fastsse.entries import Entry
 from fastsse.events import EARLIEST
-from fastsse.hub.history import History
+from fastsse.hub.history import History, sees_private
 from fastsse.hub.resume.pages import (
     NONE_SEEN,
     EvictionsSeen,
@@ -164,7 +164,7 @@ def begin(history: History, reader: PageAudience, cursor: Cursor) -> ReplayStart
             assert isinstance(value, int)
             place = history.times.place_at(value)
             # The backbone has events from before those in memory.
-            is_here = place >= history.evicted_through(reader.topics)
+            is_here = place >= history.evicted_through(reader.topics, sees_private(reader.rights))
             return _begin_since(history, reader, place) if is_here else None
         case "last":
             return _begin_last(history, reader, cursor)
@@ -213,7 +213,7 @@ def _begin_after(history: History, reader: PageAudience, event_id: bytes) -> Rep
 def _begin_last(history: History, reader: PageAudience, cursor: Cursor) -> ReplayStart | None:
     assert isinstance(cursor.value, int)
     place, are_all = history.before_newest(reader.topics, cursor.value, reader.rights)
-    if not are_all or place < history.evicted_through(reader.topics):
+    if not are_all or place < history.evicted_through(reader.topics, sees_private(reader.rights)):
         return None
     return ReplayStart(ReplayCursor(place, _requested_last(cursor)))
 

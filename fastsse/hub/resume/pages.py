@@ -16,7 +16,7 @@ from fastsse.auth.rights import Rights
 from fastsse.backbone import Stretch
 from fastsse.errors import FastsseError
 from fastsse.evicted import NEVER, Evicted
-from fastsse.hub.history import PAGE_BYTES, History, Selection
+from fastsse.hub.history import PAGE_BYTES, History, Selection, sees_private
 from fastsse.hub.resume.store_queries import UNKNOWN_YET, QueryWaiter, StoreQueries
 from fastsse.hub.templates import WantedTopics
 from fastsse.hub.topic_log import position_of
@@ -185,7 +185,7 @@ class Pages:
         page = self.cache.find(_key(reader, after), history.head, seen)
         if page is not None and not self._has_expired(page):
             return page
-        if after >= history.evicted_through(reader.topics):
+        if after >= history.evicted_through(reader.topics, sees_private(reader.rights)):
             return self._from_memory(reader, after)
         outcome = self._queries.read(reader.selectors, after, self._page_bytes, asker)
         return None if outcome is UNKNOWN_YET else self.made(reader, after, outcome, seen)
@@ -207,7 +207,9 @@ class Pages:
         # Committed events that are not delivered yet will be sent live, so the page leaves them
         # out.
         through = min(outcome.through, self._history.head)
-        if through <= after or after >= self._history.evicted_through(reader.topics):
+        if through <= after or after >= self._history.evicted_through(
+            reader.topics, sees_private(reader.rights)
+        ):
             return self._from_memory(reader, after)
         return self._from_store(reader, after, through, outcome)
 
@@ -242,7 +244,7 @@ class Pages:
         ]
         kept = history.between(reader.topics, after, through, rights)
         frames, through = _united(stored, kept, through, self._page_bytes)
-        begins = history.evicted_through(reader.topics)
+        begins = history.evicted_through(reader.topics, sees_private(reader.rights))
         evicted = stretch.evicted.up_to(begins)
         damaged_through, is_over = min(stretch.damaged_through, begins), False
         if reader.core_view is None:
@@ -346,7 +348,7 @@ def newest_shown_place(history: History, reader: PageAudience) -> int:
     rights, topics = reader.rights, reader.topics
     if isinstance(topics, WantedTopics) or (rights is not None and rights.subscribe == (ANY,)):
         return history.head_for(rights)
-    newest = max(history.public_head, history.evicted_through(topics))
+    newest = max(history.public_head, history.evicted_through(topics, sees_private(rights)))
     if rights is not None and rights.subscribe:
         place, _ = history.before_newest(topics, 1, rights)
         if place < history.head:

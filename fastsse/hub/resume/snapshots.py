@@ -18,7 +18,7 @@ from fastsse.backbone import SNAPSHOT_EVENTS_MAX, Stretch
 from fastsse.entries import Entry
 from fastsse.errors import FastsseError
 from fastsse.evicted import Evicted
-from fastsse.hub.history import History
+from fastsse.hub.history import History, sees_private
 from fastsse.hub.resume.pages import (
     JoinedPage,
     PageAudience,
@@ -194,7 +194,9 @@ class Snapshots:
         """Whether memory has all events after an answer of the store."""
         if self._now_s() > until_s:
             return False
-        return stored.through >= self._history.evicted_through(reader.topics)
+        return stored.through >= self._history.evicted_through(
+            reader.topics, sees_private(reader.rights)
+        )
 
     def _add_stored(
         self,
