@@ -52,11 +52,6 @@ class Tail:
         self._sender = sender
         self._topic = topic
 
-    @property
-    def is_used(self) -> bool:
-        """Whether a stream of it is open."""
-        return self._topic.named > 0 and not self._topic.is_forgotten
-
     def send(self, block: bytes, time_ms: int) -> None:
         """Sends a block of whole events; `time_ms` of their publish is in unix milliseconds."""
         frame = load_frame(block, 0, False, time_ms)

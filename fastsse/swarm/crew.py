@@ -52,10 +52,6 @@ class Crew:
     def processes(self) -> int:
         return len(self._shares)
 
-    @property
-    def source_count(self) -> int:
-        return len(self._shares[0].sources)
-
     def __enter__(self) -> Self:
         size = STRIDE_BYTES * len(self._shares)
         memory_fd = os.memfd_create("fastsse-swarm")
