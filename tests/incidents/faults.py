@@ -19,8 +19,7 @@ from tests.certificates import issue
 from tests.doctor.badproxy import BadProxy, Manners
 from tests.incidents.scene import Scene
 from tests.redis.server import running
-
-FAKETIME = Path("/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1")
+from tests.wallclock import WallClock
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,16 +127,12 @@ async def redis_gone(scene: Scene) -> Asked:
 
 async def clock_jump(scene: Scene) -> Asked:
     """The machine's clock is set back by an hour."""
-    offset = scene.folder / "offset"
-    offset.write_text("+0\n")
-    await scene.serve(
-        LD_PRELOAD=str(FAKETIME), FAKETIME_TIMESTAMP_FILE=str(offset), FAKETIME_NO_CACHE="1",
-        FAKETIME_DONT_FAKE_MONOTONIC="1",
-    )  # fmt: skip
+    clock = WallClock(scene.folder / "clock")
+    await scene.serve(**clock.variables)
     scene.go_on(_reads(scene, "news"))
     assert await scene.publish("news", "x") == 200
     await asyncio.sleep(2.5)  # Two readings of its clock.
-    offset.write_text("-3600\n")
+    clock.set(-3600)
     return Asked(("--topic", "news"))
 
 

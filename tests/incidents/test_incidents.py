@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from tests.cli.commandline import ROOT
-from tests.incidents.faults import FAKETIME
 from tests.incidents.plays import PLAYS, Play, play, section_exists
 from tests.incidents.scene import PROMETHEUS, Scene, watching
 from tests.redis.server import program
@@ -15,7 +14,6 @@ from tests.redis.server import program
 MISSING = {
     "store full": None if os.geteuid() == 0 else "file systems can't be mounted here",
     "Redis gone": None if program() else "no redis-server here",
-    "clock jump": None if FAKETIME.exists() else "no libfaketime here",
     "descriptor limit": None if shutil.which("prlimit") else "no prlimit here",
 }
 pytestmark = [

@@ -96,6 +96,14 @@ def make_topic(servers: str, name: str, partitions: int = 1) -> None:
         made.result(START_S)
 
 
+def members(servers: str, group: str) -> int:
+    """How many members a consumer group has."""
+    from confluent_kafka.admin import AdminClient
+
+    client = AdminClient({"bootstrap.servers": servers})
+    return len(client.describe_consumer_groups([group])[group].result(START_S).members)
+
+
 def produce_each(servers: str, topic: str, messages: Iterable[bytes]) -> None:
     """Writes the first message to the first partition, the second to the second, and so on."""
     from confluent_kafka import Producer
