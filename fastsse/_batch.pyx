@@ -6,7 +6,7 @@ batch are filled, read and joined here, without a call between files.
 
 from collections.abc import Sequence
 
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.stdint cimport uint8_t, uint64_t
 
 from fastsse._core cimport Frame, encode_at
@@ -553,4 +553,7 @@ cdef object extras_of(event, extras_type, expires_ms):
     key = None if event.directives is None else stored_key(event.directives)
     if meta is None and control is None and key is None and expires_ms is None:
         return None
+    if meta is not None:
+        # What orjson made keeps the room of the buffer that it was written into: some kilobytes.
+        meta = PyBytes_FromStringAndSize(PyBytes_AS_STRING(meta), PyBytes_GET_SIZE(meta))
     return new_tuple(extras_type, (expires_ms, None, None, key, meta, None, control))
