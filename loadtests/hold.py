@@ -43,7 +43,7 @@ RESERVE = 300
 UNEVEN = 850
 SAMPLE = 100
 POLL_S = 0.1
-BUSY_S = 60
+BUSY_S = 300
 TOKEN_S = 3600
 # Of `/proc/net/netstat`: what the kernel did not take.
 REFUSALS = ("ListenOverflows", "ListenDrops", "TCPMemoryPressures", "TCPAbortOnMemory")
@@ -148,7 +148,7 @@ def available_bytes() -> int:
 
 def stats(server: Server) -> dict:
     """The whole service's `/stats`. While a million streams open, a worker may be too busy to
-    answer in time. A 503 is tried again, as its `Retry-After` says, for a minute."""
+    answer in time. A 503 is tried again, as its `Retry-After` says, for five minutes."""
     until_s = time.monotonic() + BUSY_S
     while True:
         try:
