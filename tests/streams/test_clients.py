@@ -4,6 +4,7 @@ import asyncio
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import durable_streams
 import pytest
@@ -15,7 +16,7 @@ from tests.streams.cutting import cutting
 HERE = Path(__file__).parent
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(240)
 @pytest.mark.parametrize("live", ["sse", "long-poll"])
 async def test_the_typescript_client_reads_the_same_text_when_the_network_is_cut(
     server: Server, tmp_path: Path, live: str
@@ -25,24 +26,29 @@ async def test_the_typescript_client_reads_the_same_text_when_the_network_is_cut
     shutil.copy(HERE / "clients.mjs", tmp_path)
     (tmp_path / "node_modules").symlink_to(MODULES)
     port = int(server.addresses[0].rpartition(":")[2])
-    path = "/streams/words"
-    async with cutting(port, cuts_max=100) as (url, proxy):
-        urls = f"{server.addresses[0]}{path}", f"{url}{path}"
-        process = await asyncio.create_subprocess_exec(
-            *(NODE, tmp_path / "clients.mjs", *urls, live, "1500"),
-            stdout=asyncio.subprocess.PIPE,
-        )
-        try:
-            async with asyncio.timeout(150):
-                output, _ = await process.communicate()
-        finally:
-            if process.returncode is None:
-                process.kill()
-                await process.wait()
-    found = json.loads(output)
-    assert found["failures"] == []
-    assert found["text"] == "".join(f"word-{n} " for n in range(1500))
-    assert proxy.cuts >= 50
+    async with cutting(port, cuts_max=100) as (url, proxy), asyncio.timeout(200):
+        runs = 0
+        while proxy.cuts < 50:  # A busy machine has fewer connections in one run.
+            runs += 1
+            path = f"/streams/words-{runs}"
+            words = (f"{server.addresses[0]}{path}", f"{url}{path}", live, "1500")
+            found = await printed(tmp_path / "clients.mjs", *words)
+            assert found["failures"] == []
+            assert found["text"] == "".join(f"word-{n} " for n in range(1500))
+
+
+async def printed(program: Path, *words: str) -> dict[str, Any]:
+    """What a program of Node prints as JSON."""
+    process = await asyncio.create_subprocess_exec(
+        NODE, program, *words, stdout=asyncio.subprocess.PIPE
+    )
+    try:
+        output, _ = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    return json.loads(output)
 
 
 @pytest.mark.parametrize("live", [False, "long-poll", "sse"])
