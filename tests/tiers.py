@@ -135,6 +135,14 @@ PARTS: Final[dict[str, Part | None]] = {
     ),
     # Long runs.
     f"{_ABORTS}[100000]": Part("full", _LONG),
+    "tests/client/test_broken_answers.py"
+    "::test_upstream_that_is_reset_at_any_byte_ends_the_topic_with_an_error": Part(
+        "full", "200 connections, one after the other"
+    ),
+    "tests/supervisor/test_service.py"
+    "::test_figures_of_a_hub_that_stands_still_are_a_503_that_says_so": Part(
+        "full", "waits for deadlines"
+    ),
     # What other parameters of the same test show in the core, at seconds each.
     **dict.fromkeys(
         (
@@ -157,6 +165,10 @@ PARTS: Final[dict[str, Part | None]] = {
             "tests/supervisor/test_service.py::test_sockets_of_the_service_manager_are_served[1]",
             "tests/supervisor/test_service.py"
             "::test_newcomers_of_a_full_worker_go_to_one_with_room[False]",
+            "tests/supervisor/test_streams_state.py"
+            "::test_heads_ends_producers_and_sequences_are_the_same_after_a_kill[1]",
+            "tests/supervisor/test_tls_records.py"
+            "::test_drain_ends_each_stream_with_its_time_and_close_notify[1]",
             f"{_STREAMS_KILLED}[memory]",
             f"{_DELETIONS}[memory]",
             f"{_SNAPSHOTS}is_right_before_and_after_a_restart[memory]",
@@ -212,6 +224,9 @@ _ON_BOTH_LOOPS: Final = (
     "tests/http/test_intake.py",
     "tests/http/test_intake_judged.py",
     "tests/http/test_program.py",
+    "tests/http/test_tls_records.py",
+    "tests/http/test_tls_records_features.py",
+    "tests/http/test_websocket.py",
 )
 _SECOND_LOOP: Final = Part("full", "asyncio's own loop; uvloop, and HTTP on both, are in the core")
 
