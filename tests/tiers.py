@@ -137,7 +137,7 @@ PARTS: Final[dict[str, Part | None]] = {
     f"{_ABORTS}[100000]": Part("full", _LONG),
     "tests/client/test_broken_answers.py"
     "::test_upstream_that_is_reset_at_any_byte_ends_the_topic_with_an_error": Part(
-        "full", "200 connections, one after the other"
+        "full", "a connection for each byte of an answer"
     ),
     "tests/supervisor/test_service.py"
     "::test_figures_of_a_hub_that_stands_still_are_a_503_that_says_so": Part(
