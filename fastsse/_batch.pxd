@@ -1,6 +1,16 @@
 from libc.stdint cimport uint32_t, uint64_t
 
 
+cdef inline list added(list column, object value, Py_ssize_t count):
+    """A column of `count` values with the next one; None while it has only Nones."""
+    if column is None:
+        if value is None:
+            return None
+        column = [None] * count
+    column.append(value)
+    return column
+
+
 cdef class SharedFields:
     cdef bytes event_type
     cdef bytes meta

@@ -92,16 +92,6 @@ cdef class EventBatch:
         return iter([event_at(self, at) for at in range(len(self.data))])
 
 
-cdef list added(list column, value, Py_ssize_t count):
-    """A column of `count` values with the next one; None while it has only Nones."""
-    if column is None:
-        if value is None:
-            return None
-        column = [None] * count
-    column.append(value)
-    return column
-
-
 cdef object event_at(EventBatch batch, Py_ssize_t at):
     """One event as an object. What is in the columns was checked. One of which something is asked
     stays: who judges it may change that."""

@@ -13,7 +13,7 @@ from cpython.tuple cimport PyTuple_GET_ITEM
 from libc.stdint cimport uint8_t, uint16_t, uint64_t
 from libc.string cimport memchr, memcmp, memcpy, memset
 
-from fastsse._batch cimport EventBatch, KeyedBatch, SharedFields
+from fastsse._batch cimport EventBatch, KeyedBatch, SharedFields, added
 from fastsse._positions cimport Positions
 from fastsse.native.blake2 cimport Blake2, blake2_add, blake2_begin, blake2_end
 from fastsse.native.place cimport Place, set_place
@@ -462,16 +462,6 @@ cdef class KnownPublisher:
 
     def __init__(self, rights, still, bytes scope not None):
         self.rights, self.still, self.scope = rights, still, scope
-
-
-cdef inline list added(list column, object value, Py_ssize_t count):
-    """A column of `count` values with the next one; None while it has only Nones."""
-    if column is None:
-        if value is None:
-            return None
-        column = [None] * count
-    column.append(value)
-    return column
 
 
 cdef inline object at_or_none(list column, Py_ssize_t at):

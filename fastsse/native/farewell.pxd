@@ -7,10 +7,10 @@ from libc.stdio cimport snprintf
 
 from fastsse.native.counters cimport DRAINED, ENDED, EXPIRED
 from fastsse.native.frame cimport FrameData, frame_keep, frame_of_bytes
-from fastsse.native.membership cimport end, leave_channel, make_ready
+from fastsse.native.membership cimport end, leave_channel
 from fastsse.native.queue cimport PLAIN, WIRE, Node, node_free, node_new
-from fastsse.native.state cimport State, now_ds, random_below
-from fastsse.native.sweep cimport finish, visit
+from fastsse.native.state cimport State, random_below
+from fastsse.native.sweep cimport drain, visit
 from fastsse.native.table cimport BLOCKED, CHUNKED, CLOSED, Conn, DRAINING, FREE, LIVE
 
 
@@ -36,13 +36,7 @@ cdef inline void begin_farewell(
         at = &at[0].next
     if is_over and conn.flags & CHUNKED:
         at[0] = node_new(frame_keep(state.last_chunk), WIRE)
-    conn.state = DRAINING
-    conn.reason = reason
-    conn.stalled_ds = now_ds(state)
-    if conn.private is NULL:
-        finish(state, conn)
-    else:
-        make_ready(state, conn)
+    drain(state, conn, reason)
 
 
 cdef inline FrameData* retry_frame(State* state) noexcept nogil:

@@ -224,8 +224,13 @@ cdef inline void end_over(State* state, Conn* conn) noexcept nogil:
     leave_channel(state, conn)
     nodes_free(at[0])
     at[0] = node_new(frame_keep(state.last_chunk), WIRE) if conn.flags & CHUNKED else NULL
+    drain(state, conn, ENDED)
+
+
+cdef inline void drain(State* state, Conn* conn, uint8_t reason) noexcept nogil:
+    """Sends what a stream has of its own, then ends it."""
     conn.state = DRAINING
-    conn.reason = ENDED
+    conn.reason = reason
     conn.stalled_ds = now_ds(state)
     if conn.private is NULL:
         finish(state, conn)

@@ -46,17 +46,20 @@ class LittleCrew:
         ):
             link.send(FAILED, "7 it does not want to")
             return 7
+        # Before it is ready: the supervisor may be killed at once, and then SIGTERM comes.
+        if slot == -1:
+            signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+        else:
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
         say("start", slot, number, os.getpid())
         link.send(READY)
         link.send(ALIVE, "5")
         if os.environ.get("DIE_SOON") == str(slot) and number >= 2:
             return 3
         if slot == -1:
-            signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
             signal.sigwait([signal.SIGTERM])
             say("end", slot, number, "term")
             return 0
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
         while True:
             select.select([link], [], [])
             packet = link.receive()
