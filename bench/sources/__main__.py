@@ -1,8 +1,7 @@
 """`python -m bench.sources PART`: from Kafka to streams, each server on one core.
 
     backlog   messages that wait in Kafka are read and delivered: messages a second, CPU a message
-    steady    messages come at a rate: the time from when one was due to its stream, and to a
-              consumer that does nothing else
+    steady    messages come at a rate: the time from when one was due to its stream
     lines     examples/logs: the time from a line of the application to the browser
 
 The broker, the writer and the streams share the other core.
@@ -12,17 +11,21 @@ from __future__ import annotations
 
 import statistics
 import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import click
 
 from bench.__main__ import cores
 from bench.sources import streaming
-from bench.sources.broker import broker
+from bench.sources.broker import LINGER_MS, broker
 from bench.sources.lines import in_chromium, in_stream, measure, said
 from bench.sources.servers import OTHERS, RULES
 
 SERVERS = (*RULES, *OTHERS)
+BARE = "bare"
 
 
 @click.group(help=__doc__)
@@ -31,10 +34,18 @@ def main() -> None:
 
 
 def _named(context: click.Context, option: click.Parameter, text: str) -> list[str]:
+    known = SERVERS if context.command.name == "backlog" else (*SERVERS, BARE)
     names = text.split(",")
-    if unknown := set(names) - set(SERVERS):
-        raise click.BadParameter(f"{min(unknown)}: there are {', '.join(SERVERS)}")
+    if unknown := set(names) - set(known):
+        raise click.BadParameter(f"{min(unknown)}: there are {', '.join(known)}")
     return names
+
+
+def _set(context: click.Context, option: click.Parameter, texts: Sequence[str]) -> dict[str, str]:
+    pairs = [text.partition("=") for text in texts]
+    if any(not equals for _, equals, _ in pairs):
+        raise click.BadParameter("NAME=VALUE")
+    return {name: value for name, _, value in pairs}
 
 
 _servers = click.option(
@@ -44,7 +55,23 @@ _servers = click.option(
     show_default=True,
     callback=_named,
     help="In turn: rules of fastsse (data, json, logs), plain (aiokafka and sse-starlette), "
-    "centrifugo.",
+    "centrifugo. With steady also bare, a consumer that only looks at the clock.",
+)
+_linger = click.option(
+    "--linger",
+    "linger_ms",
+    default=LINGER_MS,
+    show_default=True,
+    type=click.FloatRange(0),
+    help="How many ms the writer collects messages of a partition.",
+)
+_settings = click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    callback=_set,
+    metavar="NAME=VALUE",
+    help="A setting of librdkafka for fastsse and bare, such as fetch.wait.max.ms=10.",
 )
 _broker = click.option(
     "--broker", "kind", default="tansu", show_default=True, type=click.Choice(["tansu", "kafka"])
@@ -64,10 +91,12 @@ _rounds = click.option("--rounds", default=3, show_default=True, type=click.IntR
 @_broker
 @_streams
 @_rounds
+@_linger
+@_settings
 @click.option("--messages", default=200_000, show_default=True, type=click.IntRange(1))
-def backlog(names: list[str], kind: str, streams: int, rounds: int, messages: int) -> None:
+def backlog(messages: int, **terms: Any) -> None:
     """Messages that wait in Kafka are read and delivered."""
-    _run(names, kind, streams, rounds, lambda made: streaming.backlog(made, messages))
+    _run(_Terms(**terms), lambda made: streaming.backlog(made, messages))
 
 
 @main.command()
@@ -75,14 +104,13 @@ def backlog(names: list[str], kind: str, streams: int, rounds: int, messages: in
 @_broker
 @_streams
 @_rounds
+@_linger
+@_settings
 @click.option("--rate", default=10_000.0, show_default=True, help="Messages a second.")
 @click.option("--seconds", default=5.0, show_default=True)
-def steady(
-    names: list[str], kind: str, streams: int, rounds: int, rate: float, seconds: float
-) -> None:
+def steady(rate: float, seconds: float, **terms: Any) -> None:
     """Messages come at a rate."""
-    case: streaming.Case = lambda made: streaming.steady(made, rate, seconds)  # noqa: E731
-    _run(names, kind, streams, rounds, case, compares=True)
+    _run(_Terms(**terms), lambda made: streaming.steady(made, rate, seconds), (rate, seconds))
 
 
 @main.command()
@@ -103,28 +131,36 @@ def lines(rate: float, seconds: float, viewer: str, tansu: bool, rounds: int) ->
     click.echo(f"{rate:,.0f} lines/s, {viewer}: {_said(samples)}")
 
 
-def _run(
-    names: list[str],
-    kind: str,
-    streams: int,
-    rounds: int,
-    measure: streaming.Case,
-    *,
-    compares: bool = False,
-) -> None:
-    samples: dict[str, list[streaming.Sample]] = {name: [] for name in names}
+@dataclass(frozen=True, slots=True)
+class _Terms:
+    names: Sequence[str]
+    kind: str
+    streams: int
+    rounds: int
+    linger_ms: float
+    settings: Mapping[str, str]
+
+
+def _run(terms: _Terms, case: streaming.Case, flow: tuple[float, float] = (0, 0)) -> None:
+    """`flow`: the rate and the seconds of `bare`."""
+    samples: dict[str, list[streaming.Sample]] = {name: [] for name in terms.names}
     server_cpu, client_cpu = cores()
+    clients = streaming.Clients(terms.linger_ms, terms.settings)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder)
-        with broker(kind, path, client_cpu) as running:
-            for _ in range(rounds):
-                for name in names:
-                    cpus = (server_cpu, client_cpu)
-                    case = (name, running, streams, path, cpus)
-                    with streaming.opened(*case, compares=compares) as made:
-                        samples[name].append(measure(made))
-    for name, found in samples.items():
-        click.echo(f"{name}: {_said(found)}")
+        with broker(terms.kind, path, client_cpu) as running:
+            for _ in range(terms.rounds):
+                for name in terms.names:
+                    if name == BARE:
+                        found = streaming.alone(running, server_cpu, clients, *flow)
+                    else:
+                        cpus = (server_cpu, client_cpu)
+                        of = (name, running, terms.streams, path, cpus, clients)
+                        with streaming.opened(*of) as made:
+                            found = case(made)
+                    samples[name].append(found)
+    for name, rounds in samples.items():
+        click.echo(f"{name}: {_said(rounds)}")
 
 
 def _said(samples: list[streaming.Sample]) -> str:

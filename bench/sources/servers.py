@@ -55,10 +55,17 @@ class Reader:
 
 
 @contextmanager
-def reader(name: str, broker: Broker, topic: str, folder: Path, cpu: int) -> Iterator[Reader]:
-    """One on a core: a name of RULES or OTHERS."""
+def reader(
+    name: str,
+    broker: Broker,
+    topic: str,
+    folder: Path,
+    cpu: int,
+    settings: Mapping[str, object],
+) -> Iterator[Reader]:
+    """One on a core: a name of RULES or OTHERS. Ours has these settings of librdkafka."""
     if name in RULES:
-        with _ours(name, broker, topic, folder, cpu) as ours:
+        with _ours(name, broker, topic, folder, cpu, settings) as ours:
             yield ours
         return
     peer = _plain(broker, topic) if name == "plain" else _centrifugo(broker, topic, folder)
@@ -73,9 +80,16 @@ def reader(name: str, broker: Broker, topic: str, folder: Path, cpu: int) -> Ite
 
 
 @contextmanager
-def _ours(name: str, broker: Broker, topic: str, folder: Path, cpu: int) -> Iterator[Reader]:
+def _ours(
+    name: str,
+    broker: Broker,
+    topic: str,
+    folder: Path,
+    cpu: int,
+    settings: Mapping[str, object],
+) -> Iterator[Reader]:
     rule = {"name": "load", "url": broker.url, "topics": [topic], "group": "load", **RULES[name]}
-    rule["settings"] = {"session.timeout.ms": SESSION_MS}
+    rule["settings"] = {"session.timeout.ms": SESSION_MS, **settings}
     path = folder / f"{topic}.toml"
     path.write_text("[[sources]]\n" + "".join(f"{k} = {_toml(v)}\n" for k, v in rule.items()))
     with Server(cpu, ["--config", str(path)]) as server:
@@ -84,7 +98,8 @@ def _ours(name: str, broker: Broker, topic: str, folder: Path, cpu: int) -> Iter
 
 def _toml(value: object) -> str:
     if isinstance(value, Mapping):
-        return "{ " + ", ".join(f"{_toml(k)} = {_toml(v)}" for k, v in value.items()) + " }"
+        members = (f"{json.dumps(k)} = {_toml(v)}" for k, v in value.items())
+        return "{ " + ", ".join(members) + " }"
     return json.dumps(value)
 
 

@@ -5,16 +5,16 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import click
 
 from bench.load import connected
-from bench.sources.bare import Bare, bare
-from bench.sources.broker import Broker, Feed
+from bench.sources.bare import bare
+from bench.sources.broker import LINGER_MS, Broker, Feed
 from bench.sources.servers import CHANNELS, Reader, reader
 from fastsse.swarm import Crew, Plan
 
@@ -24,6 +24,7 @@ _WARM_UP = 2_000
 _WARM_S = 3.0
 _POLL_S = 0.05
 _PUBLISHED = "fastsse_events_published_total"
+_LATEST = "the writer's greatest delay ms"
 
 Sample = dict[str, float]
 #: Streams' topics that messages are written for when none is open.
@@ -31,17 +32,25 @@ _TOPICS = 1000
 
 
 @dataclass(frozen=True, slots=True)
-class Set:
-    """A server that reads a topic of its own, streams that are open, and who writes the topic.
+class Clients:
+    """How Kafka's clients are set.
 
-    `alone` reads the same and does nothing with it; None: nothing does.
+    Attributes:
+        linger_ms: how long the writer collects messages of a partition.
+        settings: of librdkafka, for what reads: fastsse and the bare consumer.
     """
+
+    linger_ms: float = LINGER_MS
+    settings: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Set:
+    """A server that reads a topic of its own, streams that are open, and who writes the topic."""
 
     reader: Reader
     feed: Feed
     crew: Crew | None
-    alone: Bare | None
-
     name: str
 
     def has_all(self, timeout_s: float = _DELIVERY_S) -> None:
@@ -69,22 +78,15 @@ def opened(
     streams: int,
     folder: Path,
     cpus: tuple[int, int],
-    *,
-    compares: bool = False,
+    clients: Clients,
 ) -> Iterator[Set]:
-    """A server with its streams, warm: each stream has events, and the consumer is a member.
-
-    Arguments:
-        compares: a consumer that does nothing else reads the same, on the core of the server.
-    """
+    """A server with its streams, warm: each stream has events, and the consumer is a member."""
     topic = f"{name}-{time.monotonic_ns()}"
     header = CHANNELS if name == "centrifugo" else None
-    feed = Feed(broker.servers, topic, streams or _TOPICS, header)
-    with ExitStack() as stack:
-        running = stack.enter_context(reader(name, broker, topic, folder, cpus[0]))
-        alone = stack.enter_context(bare(broker.servers, topic, cpus[0])) if compares else None
+    feed = Feed(broker.servers, topic, streams or _TOPICS, header, clients.linger_ms)
+    with reader(name, broker, topic, folder, cpus[0], clients.settings) as running:
         if streams == 0:
-            yield _warm(Set(running, feed, None, alone, name))
+            yield _warm(Set(running, feed, None, name))
             return
         plan = Plan(
             url=running.stream_url,
@@ -94,7 +96,7 @@ def opened(
             processes=1,
         )
         with connected(plan) as crew:
-            yield _warm(Set(running, feed, crew, alone, name))
+            yield _warm(Set(running, feed, crew, name))
 
 
 def _warm(made: Set) -> Set:
@@ -120,10 +122,20 @@ def steady(made: Set, rate: float, duration_s: float) -> Sample:
     """Messages come at a rate. The first seconds are not measured: a broker compiles its code."""
     made.feed.steady(rate, _WARM_S)
     made.has_all()
-    if made.alone is not None:
-        made.alone.figures()
-    sample = _measured(made, lambda: made.feed.steady(rate, duration_s))
-    return sample if made.alone is None else sample | made.alone.figures()
+    return _measured(made, lambda: made.feed.steady(rate, duration_s))
+
+
+def alone(broker: Broker, cpu: int, clients: Clients, rate: float, duration_s: float) -> Sample:
+    """The same messages, read by a consumer that only looks at the clock; no server, no stream."""
+    topic = f"bare-{time.monotonic_ns()}"
+    feed = Feed(broker.servers, topic, _TOPICS, None, clients.linger_ms)
+    with bare(broker.servers, topic, cpu, clients.settings) as consumer:
+        consumer.times(int(rate * _WARM_S))
+        feed.steady(rate, _WARM_S)
+        consumer.figures()
+        consumer.times(int(rate * duration_s))
+        late_ms = feed.steady(rate, duration_s)
+        return consumer.figures() | {_LATEST: late_ms}
 
 
 def _measured(made: Set, write: Callable[[], float], waiting: int = 0) -> Sample:
@@ -143,6 +155,6 @@ def _measured(made: Set, write: Callable[[], float], waiting: int = 0) -> Sample
             "p99 ms": p99 / 1000,
             "lost": got["lost"] + got["lost_announced"] - got["late"],
             "repeated": got["repeated"] + got["id_repeated"],
-            "the writer's greatest delay ms": late_ms,
+            _LATEST: late_ms,
         }
     return sample | {"MB (Pss)": server.memory()["pss"] / 1e6}
