@@ -35,7 +35,7 @@ inside() {
 server=$!
 healthy=1
 for _ in $(seq 50); do
-    (inside /bin/bash /opt/fastsse/bin/health) && healthy=0 && break
+    (inside /opt/fastsse/bin/health 2>/dev/null) && healthy=0 && break
     sleep 0.2
 done
 [ $healthy = 0 ] || { echo 'it was not healthy within 10 s'; exit 1; }

@@ -4,7 +4,6 @@ import asyncio
 import shutil
 import socket
 import struct
-import subprocess
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -145,52 +144,13 @@ async def _answers(front: str) -> None:
             await asyncio.sleep(0.05)
 
 
-HEALTHY_THEN_NOT = r"""
-ip link set lo up
-"$@" >/dev/null 2>&1 & server=$!
-for _ in $(seq 300); do
-    if bash "$HEALTH"; then healthy=yes; break; fi
-    sleep 0.1
-done
-kill -TERM $server; wait $server
-bash "$HEALTH"; echo "$healthy $?"
-"""
-
-
-@pytest.mark.parametrize(
-    ("flags", "variables"),
-    [
-        ([], {"FASTSSE_PORT": "9124"}),
-        (["--host", "::1", "--port", "9125"], {}),
-        (["--config", "FILE", "--host", "127.0.0.5"], {"FASTSSE_WORKERS": "2"}),
-    ],
-)
-def test_the_health_check_follows_the_port_and_starts_no_python(
-    flags: list[str], variables: dict[str, str], tmp_path: Path
-) -> None:
-    own_network = ["unshare", "-n", "sh", "-c", HEALTHY_THEN_NOT, "sh"]
-    if subprocess.run(["unshare", "-n", "ip", "link"], capture_output=True, check=False).returncode:
-        pytest.skip("no network of its own for a process here (unshare -n)")
-    file = tmp_path / "fastsse.toml"
-    file.write_text("port = 9127\n")
-    served = command(["serve", *(str(file) if flag == "FILE" else flag for flag in flags)])
-    done = subprocess.run(
-        [*own_network, *served],
-        env=environment(HEALTH=str(DEPLOY / "health.sh"), **variables),
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert done.stdout == "yes 1\n", done.stderr
-
-
 def test_the_image_and_the_unit_have_what_their_comments_say() -> None:
     image = (DEPLOY / "Dockerfile").read_text()
     check = image[image.index("HEALTHCHECK") :].split("\n")[0]
     assert "python" not in check
-    assert check.endswith('CMD ["/bin/bash", "/opt/fastsse/bin/health"]')
-    assert "COPY deploy/health.sh /opt/fastsse/bin/health\n" in image
+    assert check.endswith('CMD ["/opt/fastsse/bin/health"]')
+    assert " -o /opt/fastsse/bin/health /source/deploy/health.c\n" in image
+    assert "\n!deploy/health.c\n" in (DEPLOY / "Dockerfile.dockerignore").read_text()
     unit = (DEPLOY / "fastsse.service").read_text()
     assert "\nEnvironmentFile=-/etc/fastsse.env\n" in unit
     assert "--config /etc/fastsse.toml" in unit
