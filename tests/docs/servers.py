@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tests.cli.commandline import environment
 
-START_S = 20
+START_S = 60
 NO_PROXY = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
