@@ -125,9 +125,10 @@ class Server:
         every store.
 
         Arguments:
-            topic: one topic or up to 100.
+            topic: one topic or up to 100, each of 1 to 1,024 bytes.
             data: text or UTF-8 bytes as they are; anything else as compact JSON.
-            event, id, retry: as in Event; retry in milliseconds.
+            event, id: as in Event: at most 256 bytes each.
+            retry: milliseconds after which clients reconnect, clamped to 1 s … 1 h.
             private: send it only to subscribers with a matching grant.
             meta: named values next to the data, at most 32 and 4,096 bytes of JSON; a value is
                 text, a number, true or false.
@@ -137,10 +138,11 @@ class Server:
             expect: the id that the newest event of its topic must have, or `earliest` for none.
             ttl: seconds, or text such as `30s`, after which it is not sent any more.
 
-        Raises InvalidEvent for an invalid event, TopicEnded for a topic that has ended,
-        PreconditionFailed for another newest event than expected, Unavailable
-        when the server can't accept it now, RuntimeError for a store that is not memory. O(bytes +
-        topics); the number of subscribers has no effect.
+        Raises InvalidEvent for an invalid event or one that a rule of its topic refuses, TopicEnded
+        for a topic that has ended, PreconditionFailed for another newest event than expected,
+        InterceptorFailed, Unavailable when the server can't accept it now (RateExceeded: its topic
+        gets too many), RuntimeError for a store that is not memory. O(bytes + topics); the number
+        of subscribers has no effect.
         """
         asked = _directives(end, key, expect, ttl)
         made = _event(topic, data, event, id, retry, private, meta, asked)

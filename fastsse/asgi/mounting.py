@@ -126,8 +126,13 @@ class Mount:
     def publish_from_thread(
         self, topic: str | Sequence[str], data: Any, /, *, timeout_s: float = 30, **fields: Any
     ) -> str:
-        """As `publish`, from a thread without the event loop, such as a synchronous view. Raises
-        also TimeoutError; the event may be published then."""
+        """As `publish`, from a thread without the event loop, such as a synchronous view.
+
+        Arguments:
+            timeout_s: seconds to wait for the commit.
+
+        Raises also TimeoutError (the event may be published then), and RuntimeError before the
+        mount was started."""
         loop = self._loop
         if loop is None or loop.is_closed():
             raise RuntimeError("The mount does not run: its ASGI server has not started it.")
@@ -145,7 +150,8 @@ class Mount:
         return register
 
     def watch(self, handler: Handler) -> Callable[[], None]:
-        """As `on` for every type; returns how to undo it, which takes effect at the next start."""
+        """As `on` for every type. Returns a function that removes the handler; both take effect at
+        the next start."""
         one: tuple[tuple[str, ...], Handler] = ((), handler)
         self._handlers.append(one)
         return lambda: self._handlers.remove(one)
@@ -161,7 +167,8 @@ class Mount:
         return 0 if self._engine is None else self._engine.stream_count
 
     def viewers(self, topic: str) -> int:
-        """The number of open streams of this process that name a topic. O(1)."""
+        """The number of open streams of this process that name a topic; those of templates and `*`
+        are not counted. O(1)."""
         return self.serving.viewers.count(topic)
 
     async def unwatched(self, topic: str, for_s: float = 10.0) -> None:

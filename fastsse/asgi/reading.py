@@ -21,7 +21,13 @@ _WHO: Final = "in process"
 
 
 class StreamEvent(NamedTuple):
-    """One event as a stream receives it; a gap or an end is one too, of a type `fastsse.…`."""
+    """One event as a stream receives it; a gap or an end is one too, of a type `fastsse.…`.
+
+    Attributes:
+        id: the last event id; empty before the first.
+        event: its type; `message` if it has none.
+        data: the lines of data, joined with LF.
+    """
 
     id: str
     event: str

@@ -49,7 +49,8 @@ class AsyncClient(Publisher):
         headers: more headers.
         uds: a Unix socket to connect to, in place of the host in the URL.
         client: your own httpx client, for proxies or TLS; it stays open.
-        timeout_s: how long a publish may take in total, with repeats at a busy server; 0 or more.
+        timeout_s: how long a publish may take in total, with repeats at a busy server; 0 or more,
+            30 by default.
         tries: attempts in a row without an event after which a subscription raises Unreachable, or
             Refused; None: no bound.
         outbox: keeps events until the server has them, and sends them again with the same key. A
@@ -131,7 +132,8 @@ class AsyncClient(Publisher):
         """The events of topics, across connections: an async iterator of ReceivedEvent, and an
         async context manager. `event.gap` of a gap event says what is missing.
 
-        Arguments: as of Listener.
+        Arguments: as of Listener; `more` are its `idle_timeout_s`, `max_event_bytes` and
+        `reconnect`. Iteration raises as that of a Listener.
         """
         return Listener(
             self._address,
@@ -174,7 +176,8 @@ class AsyncClient(Publisher):
 
     async def ticket(self, token: str) -> str:
         """A ticket for a page: an EventSource that opens `?ticket=…` has the rights of `token`,
-        which need not be that of this client. Raises Refused, Unreachable, OutcomeUnknown."""
+        which need not be that of this client. It must be opened within the server's
+        `ticket_lifetime` (30 s by default). Raises Refused, Unreachable, OutcomeUnknown."""
         url = self._url.copy_with(path=sibling_path(self._url, "/tickets"), params=None)
         headers = [one for one in self._headers if one[0] != b"Authorization"]
         headers.append((b"Authorization", f"Bearer {token}".encode()))
@@ -189,7 +192,8 @@ class AsyncClient(Publisher):
 
     async def flush(self) -> None:
         """Returns when the outbox is empty, or at once without an outbox. It also sends events of
-        an earlier process."""
+        an earlier process. It has no time limit, and raises nothing: failures are logged and tried
+        again, and an event that the server refuses is logged and dropped."""
         if self._sender is not None:
             await self._sender.flush()
 

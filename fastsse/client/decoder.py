@@ -37,7 +37,13 @@ _BLOCK: Final = re.compile(
 
 
 class Gap(NamedTuple):
-    """Events are missing: the reason, the requested id, and where the stream continues."""
+    """Events are missing.
+
+    Attributes:
+        reason: `evicted`, `unknown`, `future`, `lagged`, `lost` or `feed`.
+        requested: what the stream asked for: an id, `earliest`, `last=20`.
+        resumes_from: the id of the place where the stream continues.
+    """
 
     reason: str
     requested: str
@@ -45,7 +51,15 @@ class Gap(NamedTuple):
 
 
 class ReceivedEvent(NamedTuple):
-    """One event as a page receives it; `id` is the last event id at that time."""
+    """One event as a page receives it.
+
+    Attributes:
+        data: the lines of data, joined with LF.
+        event: its type; `message` if it has none.
+        id: the last event id at that time: the event's own, or that of an event before it.
+
+    Source: WHATWG HTML 9.2.6.
+    """
 
     data: str
     event: str = DEFAULT_TYPE
@@ -79,7 +93,7 @@ class ReceivedEvent(NamedTuple):
 
 
 class Decoder:
-    """Parses the bytes of a stream into events.
+    """Parses the bytes of a stream into events (WHATWG HTML 9.2.6). One thread at a time.
 
     It buffers at most about `max_event_bytes` of an incomplete event. `last_event_id` is the id for
     a reconnect; `retry_s` is the last `retry:` of the stream, or None.

@@ -64,7 +64,7 @@ class Refused(ClientError):
 
 
 class EventTooLarge(ClientError):
-    """The stream has an event larger than the client accepts."""
+    """The stream has an event larger than the client accepts (`max_event_bytes`)."""
 
     def __init__(self, max_event_bytes: int) -> None:
         super().__init__(f"The stream has an event of more than {max_event_bytes} bytes.")

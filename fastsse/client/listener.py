@@ -41,7 +41,13 @@ _HEADER_VALUE = re.compile(rb"[\x21-\x7e\x80-\xff](?:[\x20-\x7e\x80-\xff]*[\x21-
 
 @dataclass(frozen=True, slots=True)
 class StreamState:
-    """`open`, or `waiting` for `wait_s` before it connects again, because of `reason`."""
+    """What a stream does, for `on_state`.
+
+    Attributes:
+        kind: `open`, or `waiting` before it connects again.
+        reason: why it waits, a sentence; empty when it is open.
+        wait_s: how long it waits, in seconds.
+    """
 
     kind: Literal["open", "waiting"]
     reason: str = ""
@@ -70,8 +76,9 @@ class Listener:
         headers: more headers.
         uds: a Unix socket to connect to, in place of the host in the URL.
         client: your own httpx client, for proxies or TLS; it stays open.
-        idle_timeout_s: a connection without data for this long is lost; None: no limit.
-        max_event_bytes: a larger event ends it with EventTooLarge.
+        idle_timeout_s: a connection without data for this long is lost, 60 by default; None: no
+            limit.
+        max_event_bytes: a larger event ends it with EventTooLarge; 16 MiB by default.
         reconnect: False ends it after the first connection.
         tries: after so many attempts in a row without an event it raises Unreachable, or Refused;
             None: no bound.
@@ -79,7 +86,7 @@ class Listener:
         sleep, rand: for tests.
 
     `last_event_id` is the id of the last returned event: pass it to a later `listen` to resume.
-    Raises ValueError for an invalid URL.
+    Raises ValueError for an invalid URL. Source: WHATWG HTML 9.2.
     """
 
     def __init__(

@@ -44,8 +44,8 @@ class Outbox:
 
     Arguments:
         path: a file (SQLite); None keeps the events in memory.
-        max_events: the most events, 1 or more.
-        max_bytes: the most bytes of their lines.
+        max_events: the most events, 1 or more; 100,000 by default.
+        max_bytes: the most bytes of their lines; 64 MiB by default.
 
     Raises ClientError when the file can't be opened, and OutboxLocked when another process uses
     it.
@@ -86,7 +86,8 @@ class Outbox:
     def of_process(cls, path: str | os.PathLike[str], **bounds: int) -> Self:
         """The first of `path`, `path.1`, `path.2`, … that no other process uses: for several
         workers with one setting. The next worker that starts sends the events of an ended one.
-        Raises ClientError."""
+        `bounds` are `max_events` and `max_bytes`. Raises ClientError; also when all 256 are used.
+        """
         for number in range(PROCESSES_MAX):
             name = f"{os.fspath(path)}.{number}" if number else os.fspath(path)
             try:

@@ -37,7 +37,7 @@ class EventPage:
         events: in order.
         next: pass it as `last_event_id` of the next call.
         gap: what is missing before the events; None: nothing.
-        ended: nothing will follow.
+        ended: nothing will follow, because the topics have ended or `until` was met.
     """
 
     events: tuple[Envelope, ...]
@@ -66,7 +66,8 @@ async def fetch_page(
         wait_s: how long to wait for an event, 0 to 60 s. After that the page is empty.
         client: your own httpx client, which keeps its connection from call to call.
 
-    Raises Refused, Unreachable, ValueError for an invalid URL.
+    Returns an EventPage of at most about 256 KiB. Raises Refused, Unreachable, ValueError for an
+    invalid URL. Thread of the event loop only.
     """
     names = [topics] if isinstance(topics, str) else list(topics)
     params: Params = [("topic", name) for name in names]

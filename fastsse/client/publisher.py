@@ -44,9 +44,15 @@ class Publisher:
     If the connection fails after the request was sent, or a proxy answers that it got no answer, it
     is not repeated, because the event could be published twice.
 
-    Arguments: as for `listen`; `patience_s` is 0 or more; `on_wait` is called before each wait with
-    the reason and the seconds; `now_s`, `sleep` and `rand` are for tests.
-    Use it on the thread of one event loop only; calls may overlap.
+    Arguments:
+        url: a server (`http://127.0.0.1:8080`, which gets `/events`), or the address of its events.
+        token, headers, uds, client: as of `listen`.
+        patience_s: how long all waits of a publish may take together; 0 or more, 30 by default.
+        on_wait: called before each wait with the error and the seconds.
+        now_s, sleep, rand: for tests.
+
+    Use it on the thread of one event loop only; calls may overlap. Raises ValueError for an invalid
+    URL.
     """
 
     def __init__(
@@ -106,23 +112,23 @@ class Publisher:
         """Publishes one event to one or several topics.
 
         Arguments:
-            topics: one or several topics.
+            topics: one topic or up to 100, each of 1 to 1,024 bytes.
             data: text and bytes (UTF-8) are sent unchanged, other values as JSON.
-            event: the event's type; None: `message`.
-            id: an id of your own, instead of one from the server.
-            retry: milliseconds after which clients reconnect.
+            event: the event's type, at most 256 bytes; None: `message`.
+            id: an id of your own, at most 256 bytes, instead of one from the server.
+            retry: milliseconds after which clients reconnect; the server clamps them to 1 s … 1 h.
             private: only streams whose token grants one of the topics receive the event.
             meta: named values next to the data: at most 32, 4,096 bytes of JSON.
             end: the topics end behind the event.
             key: an event with a known key is not published again. With a key a request whose
-                answer is lost is repeated.
+                answer is lost is repeated. 1 to 256 characters of printable ASCII.
             expect: the id that the topic's newest event must have; `earliest`: it has none.
             ttl: seconds, or text such as `30s`, after which the event is not sent any more.
             deliver_at: publish it then: a time of RFC 3339, or unix milliseconds.
-            delay: publish it after seconds, or text such as `10m`.
-            receipt: the result has the number of matching streams.
+            delay: publish it after seconds, or text such as `10m`. One of both, at most a year.
+            receipt: the result has the number of matching streams (`Receipt.streams`).
 
-        Raises Refused, Unreachable, OutcomeUnknown; TypeError for values that JSON can't represent.
+        Returns a Receipt. Raises Refused, Unreachable, OutcomeUnknown; TypeError for no JSON value.
         """
         is_text = isinstance(data, str | bytes)
         body = data if is_text else orjson.dumps(data)
@@ -223,18 +229,24 @@ class Publisher:
         return (await self._post(url, b"", None, method="DELETE")).id
 
     async def purge_topic(self, topic: str) -> str:
-        """As `delete_event`, of all events of a topic. Its state stays."""
+        """As `delete_event`, of all events of a topic. A topic that has ended stays so. Raises as
+        `publish`; Refused with status 404 when it has no events."""
         url = self._url.copy_with(path=sibling_path(self._url, "/topics"), params={"topic": topic})
         return (await self._post(url, b"", None, method="DELETE")).id
 
     async def publish_batch(
         self, events: Iterable[Mapping[str, Any]], *, key: str | None = None
     ) -> Receipt:
-        """Publish events, all or none; `key` as in `publish_ndjson`. Each is a mapping with the
-        fields `topic`, `data`, `event`, `id`, `retry`, `private`, `meta`, `end`, `key`, `expect`
-        and `ttl`.
+        """Publishes events, all or none.
 
-        Raises as `publish`; Refused says in `line` which one is wrong, counted from 1.
+        Arguments:
+            events: mappings with the fields `topic`, `data`, `event`, `id`, `retry`, `private`,
+                `meta`, `end`, `key`, `expect` and `ttl`. Together at most the server's `max_body`
+                (1 MiB by default).
+            key: as in `publish_ndjson`.
+
+        Returns the Receipt, with the number of events and the first and last id. Raises as
+        `publish`; Refused says in `line` which one is wrong, counted from 1.
         """
         return await self.publish_ndjson(b"\n".join(map(orjson.dumps, events)), key=key)
 
@@ -245,7 +257,7 @@ class Publisher:
 
         Batches grow with the load: a slow source has each event sent at once, a fast one fills
         batches of up to 5,000 events or 512 KiB. The next batch is encoded while one is sent. Each
-        batch is published whole or not at all. 100,000 events a second and more.
+        batch is published whole or not at all.
 
         Arguments:
             events: as for `publish_batch`, from an iterable or an async iterable.
@@ -271,7 +283,8 @@ class Publisher:
 
     async def publish_ndjson(self, lines: bytes, *, key: str | None = None) -> Receipt:
         """Publishes an encoded batch, an object a line, all or none. With `key` (the header
-        Idempotency-Key) it is stored once, and repeated when its answer is lost."""
+        Idempotency-Key, 1 to 256 characters of printable ASCII) it is stored once, and repeated
+        when its answer is lost. Returns and raises as `publish_batch`."""
         return await self._post(self._url, lines, _NDJSON, key=key)
 
     async def publish_stream(
@@ -281,7 +294,8 @@ class Publisher:
         `end_on_close` their topics, at most 100, end when the request is over, also when it is cut.
 
         What was published stays published: Refused says in `count` how many events that are, and
-        after OutcomeUnknown it is not known. Nothing is repeated. Raises as `publish`.
+        after OutcomeUnknown it is not known. Nothing is repeated. Returns the Receipt of all.
+        Raises as `publish`.
         """
         params: Params = [("stream", "true")]
         if end_on_close:
@@ -311,7 +325,7 @@ class Publisher:
             retry, private, meta: as in `publish`, for every event.
             end_on_close: the topics end when the request is over, also when it is cut.
 
-        Raises as `publish_stream`.
+        Returns and raises as `publish_stream`. Source: WHATWG HTML 9.2.6 (how the stream is read).
         """
         names = [topics] if isinstance(topics, str) else topics
         params: Params = [("topic", name) for name in names]

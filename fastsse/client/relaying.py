@@ -27,7 +27,12 @@ class RelayTarget(Protocol):
 
 
 class Relayed(NamedTuple):
-    """The result: the number of copied events, and the data of the last one."""
+    """The result of `relay`.
+
+    Attributes:
+        events: the number of copied events.
+        last: the data of the last one; empty without events.
+    """
 
     events: int
     last: str
@@ -65,7 +70,7 @@ async def relay(
         to: a `Mount` or an `AsyncClient`.
         private: only streams with a grant receive the events.
         end: the topic ends behind the last event, and so do the streams that follow it.
-        max_event_bytes: a larger event breaks the relay.
+        max_event_bytes: a larger event breaks the relay; 16 MiB by default.
         unwatched_s: breaks the relay when no stream has followed the topic for so many seconds,
             as `Mount.unwatched` counts. Needs a `Mount`; with another target a TypeError.
 

@@ -104,7 +104,7 @@ class Client:
 
     def subscribe(self, topics: str | Iterable[str] = (), **options: Any) -> "Subscription":
         """The events of topics: an iterator of ReceivedEvent, and a context manager that waits
-        until the stream is open. Arguments as of `AsyncClient.subscribe`."""
+        until the stream is open. Arguments and errors as of `AsyncClient.subscribe`."""
         loop_thread = self._running()
         listener = loop_thread.client.subscribe(topics, **options)
         return Subscription(loop_thread, listener)
@@ -139,7 +139,10 @@ class Client:
 
 
 class Subscription:
-    """Iterates over the events of a stream. One thread at a time."""
+    """Iterates over the events of a stream. One thread at a time.
+
+    `last_event_id` is the id of the last returned event. Iteration raises as that of a Listener.
+    """
 
     def __init__(self, loop_thread: "_LoopThread", listener: Listener) -> None:
         self._loop_thread = loop_thread

@@ -18,12 +18,15 @@ class StreamView:
 
     Arguments:
         event: only these types; `message` is an event without a type.
-        filter: only events that match this expression, such as `data.price > 5`.
+        filter: only events that match this expression, such as `data.price > 5`; at most 2,048
+            bytes.
         envelope: events have topic, meta and time too (`ReceivedEvent.envelope`).
         max_rate: at most this many events a second of each topic and type, the newest; 0.1 to 100.
         until: the stream is over behind an event of one of these types.
         until_data: the stream is over behind an event with this data, such as `[DONE]`.
         deleted: `fastsse.deleted` events report deletions.
+
+    The server checks the values: a wrong one makes the stream raise Refused with status 400.
     """
 
     event: Sequence[str] = ()

@@ -47,7 +47,12 @@ class Recorder:
         timeout_s: float = NEXT_TIMEOUT_S,
     ) -> HandledEvent:
         """The oldest such event that `next` has not returned yet; waits until it is published.
-        Raises AssertionError after `timeout_s`, with what was published."""
+
+        Arguments:
+            topic, event: as of `events`.
+            timeout_s: seconds to wait, 5 by default.
+
+        Raises AssertionError after that, with what was published."""
         try:
             async with asyncio.timeout(timeout_s):
                 while (at := self._find(topic, event)) is None:

@@ -27,7 +27,7 @@ class Settings:
             read: a dotted path or a callable. The default grants `user/{pk}`.
         outbox: a file that keeps events until the server has them; None: a publish that fails is
             logged and lost.
-        timeout_s: how long a publish may take.
+        timeout_s: how long a publish may take, in seconds.
     """
 
     url: str

@@ -31,8 +31,9 @@ def user_token(user: Any) -> str:
 
 
 def stream_url(user: Any, topics: str | Iterable[str]) -> str:
-    """The address of a user's stream for an EventSource, which can send no header: with a ticket
-    that works once. Asks the server for it. Raises ClientError; without `JWT_KEY` it has no
+    """The address of a user's stream for an EventSource, which can send no header: with a ticket,
+    which must be opened within the server's `ticket_lifetime` (30 s) and then works for reconnects
+    until the token's end. Asks the server for it. Raises ClientError; without `JWT_KEY` it has no
     ticket."""
     found = load()
     names = [topics] if isinstance(topics, str) else list(topics)
