@@ -9,7 +9,6 @@ round with the least and the greatest.
 
 import asyncio
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -17,7 +16,8 @@ from contextlib import aclosing
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-ROUNDS: Final = 7
+from bench.client_rounds import costs_and_ratios, rounds_of
+
 WARM_UP: Final = 100
 DATA: Final = {"symbol": "S7", "price": 171.5, "volume": 3}
 BODY: Final = b'{"symbol":"S7","price":171.5,"volume":3}'
@@ -98,13 +98,6 @@ async def publish(way: str, url: str, count: int) -> None:
         print((time.process_time() - begun) / count * 1e6)
 
 
-async def one(way: str, url: str, count: int) -> float:
-    words = (sys.executable, "-m", "bench.client_publishes", way, url, str(count))
-    process = await asyncio.create_subprocess_exec(*words, stdout=subprocess.PIPE)
-    text, _ = await process.communicate()
-    return float(text)
-
-
 async def measure(count: int) -> None:
     from fastsse.config import Config
     from fastsse.server import Server
@@ -112,14 +105,9 @@ async def measure(count: int) -> None:
     names = tuple(WAYS)
     config = Config(port=0, drain="0s", allow_anonymous_publish=True)
     async with Server(config) as server:
-        rounds = []
-        for turn in range(ROUNDS):
-            at = turn % len(names)
-            order = names[at:] + names[:at]
-            rounds.append({way: await one(way, server.addresses[0], count) for way in order})
+        rounds = await rounds_of("bench.client_publishes", names, server.addresses[0], str(count))
     for way in names:
-        costs = [costs[way] for costs in rounds]
-        ratios = [costs[way] / costs["raw"] for costs in rounds]
+        costs, ratios = costs_and_ratios(rounds, way, "raw")
         print(
             f"{way}: {statistics.median(costs):.1f} µs a publish ({min(costs):.1f} to "
             f"{max(costs):.1f}), {statistics.median(ratios):.2f} x ({min(ratios):.2f} to "

@@ -8,14 +8,14 @@ the same round with its first and last decile.
 
 import asyncio
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Final
 
-ROUNDS: Final = 7
+from bench.client_rounds import costs_and_ratios, rounds_of
+
 LIBRARIES: Final = ("fastsse.client", "httpx-sse", "aiosseclient")
 
 
@@ -68,13 +68,6 @@ async def read(library: str, url: str, count: int) -> None:
     print((time.process_time() - begun) / count * 1e6)
 
 
-async def one(library: str, url: str, count: int) -> float:
-    words = (sys.executable, "-m", "bench.client_streams", library, url, str(count))
-    process = await asyncio.create_subprocess_exec(*words, stdout=subprocess.PIPE)
-    text, _ = await process.communicate()
-    return float(text)
-
-
 async def measure(count: int) -> None:
     # Here, so that a reader has no more in its memory than its library.
     from fastsse.config import Config
@@ -84,13 +77,9 @@ async def measure(count: int) -> None:
         for n in range(count):
             server.publish("ticks", {"symbol": f"S{n % 300}", "price": n / 7, "volume": n * 3})
         url = f"{server.addresses[0]}/events?topic=ticks&since=earliest"
-        rounds = []
-        for turn in range(ROUNDS):
-            order = LIBRARIES[turn % 3 :] + LIBRARIES[: turn % 3]
-            rounds.append({library: await one(library, url, count) for library in order})
+        rounds = await rounds_of("bench.client_streams", LIBRARIES, url, str(count))
     for library in LIBRARIES:
-        costs = [costs[library] for costs in rounds]
-        ratios = [costs[library] / costs["fastsse.client"] for costs in rounds]
+        costs, ratios = costs_and_ratios(rounds, library, "fastsse.client")
         low, *_, high = statistics.quantiles(ratios, n=10, method="inclusive")
         print(
             f"{library}: {statistics.median(costs):.2f} µs an event, "

@@ -233,12 +233,7 @@ class RequestParser:
     def read_piece(self, data: bytes) -> tuple[bytes | bytearray, bool, bytes]:
         """Takes a part of a body of any size from the front of `data`; returns it, whether it was
         the last, and the rest."""
-        incoming_body = self.incoming_body
-        assert incoming_body is not None
-        try:
-            data = incoming_body.read(data, self._parser.feed_data)
-        except HttpParserError as error:
-            raise _malformed(error, "body") from None
+        incoming_body, data = self._fed(data)
         if incoming_body.size_bytes is None:
             self._check_overhead(incoming_body)
         if incoming_body.complete:
@@ -248,18 +243,22 @@ class RequestParser:
     def read_body(self, data: bytes) -> tuple[bytes | bytearray | None, bytes]:
         """Takes a body from the front of `data`; returns the body, if it is complete, and the
         rest."""
-        incoming_body = self.incoming_body
-        assert incoming_body is not None
-        try:
-            data = incoming_body.read(data, self._parser.feed_data)
-        except HttpParserError as error:
-            raise _malformed(error, "body") from None
+        incoming_body, data = self._fed(data)
         if incoming_body.size_bytes is None:
             self._check_chunks(incoming_body)
         if not incoming_body.complete:
             return None, data
         self.incoming_body = None
         return incoming_body.data, data
+
+    def _fed(self, data: bytes) -> tuple[RequestBody, bytes]:
+        """The body that arrives, after it took what belongs to it; and the rest of `data`."""
+        incoming_body = self.incoming_body
+        assert incoming_body is not None
+        try:
+            return incoming_body, incoming_body.read(data, self._parser.feed_data)
+        except HttpParserError as error:
+            raise _malformed(error, "body") from None
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """llhttp: one header, or one trailer."""

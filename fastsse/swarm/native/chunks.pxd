@@ -3,6 +3,7 @@
 
 from libc.stdint cimport uint8_t, uint32_t
 from libc.string cimport memmove
+from fastsse.native.hex cimport hex_digit
 
 cdef enum:
     CHUNK_SIZE            # hex digits of a size
@@ -22,16 +23,6 @@ cdef enum:
 cdef struct Chunks:
     uint32_t left         # bytes of this chunk still to come
     uint8_t state
-
-
-cdef inline int hex_digit(char c) noexcept nogil:
-    if c'0' <= c <= c'9':
-        return c - c'0'
-    if c'a' <= c <= c'f':
-        return c - c'a' + 10
-    if c'A' <= c <= c'F':
-        return c - c'A' + 10
-    return -1
 
 
 cdef inline uint8_t chunk_size_byte(Chunks *chunks, char c) noexcept nogil:
