@@ -36,7 +36,7 @@ class Floor:
     def __init__(self, path: Path, streams: int, part: str) -> None:
         self._streams = streams
         self._level = PARTS.index(part)
-        self._place = self._turn = self._last_us = 0
+        self._place = self._turn = 0
         self._connection = sqlite3.connect(path, isolation_level=None)
         for statement in (
             "PRAGMA journal_mode = WAL",

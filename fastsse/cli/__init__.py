@@ -56,7 +56,6 @@ COMMANDS: Mapping[str, tuple[str, str, str]] = {
 }
 
 EXIT_FAILED = 1
-EXIT_USAGE = 2
 # What shells report for a program that a signal ended: 128 + its number.
 EXIT_INTERRUPTED = 130
 EXIT_BROKEN_PIPE = 141

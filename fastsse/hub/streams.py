@@ -85,7 +85,6 @@ class Streams:
         on_closed: called with each stream that ended.
         wake: call it after the last of several `open`.
         draining: new streams are refused.
-        replays_total: number of streams that did not begin at the head.
     """
 
     def __init__(
@@ -102,7 +101,6 @@ class Streams:
         self.wake: Final = sender.wake
         self.draining = False
         self._is_stopped = False
-        self.replays_total = 0
         self._sender = sender
         self._channels = channels
         self._history = history
@@ -226,7 +224,6 @@ class Streams:
             else:
                 opening = PendingStream(fd, head, chunked, options, client)
                 self._replayer.begin(ReplayingStream(handle, channel, subscription, opening))
-                self.replays_total += not is_at_head
         except BaseException:
             self._sender.release(handle)
             if channel is not None:

@@ -51,11 +51,6 @@ class Address:
         """The address that reaches a listener from the same machine."""
         return cls(_LOOPBACK.get(host, host), port)
 
-    @property
-    def is_name(self) -> bool:
-        """Whether the host must be resolved."""
-        return bool(self.host) and not _is_ip(self.host)
-
     def __str__(self) -> str:
         """`host:port`, with brackets around IPv6; a Unix socket as its path."""
         host = f"[{self.host}]" if ":" in self.host else self.host

@@ -48,9 +48,6 @@ class KafkaSource:
 
     Arguments:
         rule: the source.
-
-    Attributes:
-        rebalances: times that partitions were assigned.
     """
 
     def __init__(self, rule: SourceRule) -> None:
@@ -71,7 +68,6 @@ class KafkaSource:
         # Where the group shall continue, which was not sent yet.
         self._uncommitted: dict[tuple[str, int], Any] = {}
         self._commit_at_s = 0.0
-        self.rebalances = 0
         self.backlog: int | None = None
 
     @property
@@ -326,7 +322,6 @@ class KafkaSource:
         self._error_text = f"there is no topic {missing[0]}" if missing else None
 
     def _on_assign(self, consumer: Any, partitions: Sequence[Any]) -> None:
-        self.rebalances += 1
         if not partitions:
             return  # It keeps those that it has.
         self._forget_producers()

@@ -148,12 +148,10 @@ class OutboxSource:
         self._link: Final = _Link(rule)
         self._table: Final = rule.table
         self._count: Final = ReadCount(min(rule.pending, BATCH_EVENTS))
-        self._has_open_rows = False
 
     async def open(self) -> None:
         """As Source. A notification on the channel with the name of the table wakes it."""
         await self._link.open()
-        self._has_open_rows = False
         try:
             await self._link.listen((self._table,))
         except self._link.errors as error:
@@ -177,7 +175,6 @@ class OutboxSource:
         """As Source."""
         try:
             await self._link.connection.execute("COMMIT")
-            self._has_open_rows = False
         except self._link.errors as error:
             raise SourceAway(text_of(error)) from None
 

@@ -17,7 +17,7 @@ HEADERS = {
     "content-type": "text/event-stream; charset=utf-8",
     "cache-control": "no-cache, no-transform",
 }
-OPENING = OpeningEvidence(200, HEADERS, head_after_s=0.01, first_byte_after_s=0.02, is_fastsse=True)
+OPENING = OpeningEvidence(200, HEADERS, first_byte_after_s=0.02, is_fastsse=True)
 PROMPT = Timed("", True, (0.001, 0.002, 0.003, 0.004))
 WHOLE = Resumed((1, 2, 3))
 HELD = Watched(75.0, 1.01, 0)

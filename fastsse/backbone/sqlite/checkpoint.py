@@ -42,7 +42,6 @@ class Checkpointer:
         self._error: Exception | None = None
         self._is_done = False
         self._written_bytes = 0
-        self.checkpoints = 0
 
     def wrote(self, size_bytes: int) -> None:
         """Reports about how much the writer wrote."""
@@ -67,7 +66,6 @@ class Checkpointer:
         error, self._error = self._error, None
         if error is not None:
             raise error
-        self.checkpoints += 1
         return True
 
     def drop(self) -> None:

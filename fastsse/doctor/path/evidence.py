@@ -17,7 +17,6 @@ class OpeningEvidence:
 
     status: int = 0
     headers: Mapping[str, str] = field(default_factory=dict)
-    head_after_s: float | None = None
     first_byte_after_s: float | None = None
     shaken_bytes: int | None = None
     silent: bool = False

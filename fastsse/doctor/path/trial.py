@@ -144,7 +144,6 @@ class _Trial:
         return OpeningEvidence(
             status=stream.status,
             headers=dict(stream.headers),
-            head_after_s=stream.head_at - stream.started_at,
             first_byte_after_s=stream.arrivals[0] - stream.started_at if stream.arrivals else None,
             shaken_bytes=shaken_bytes,
             is_fastsse=any(text == _OPENING_COMMENT for _, text in stream.comments),
