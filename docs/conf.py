@@ -55,18 +55,25 @@ html_show_sphinx = False
 html_copy_source = False
 html_show_sourcelink = False
 
-_FOLDER_LINK = re.compile(r"\[(?P<text>[^\[\]]*)\]\((?P<path>[\w./-]+)\)")
+_LINK = re.compile(r"\[(?P<text>[^\[\]]*)\]\((?P<path>[\w./-]+)\)")
 _REDIRECT = '<!doctype html><title>fastsse</title><meta http-equiv="refresh" content="0; url={}">\n'
 
 
-def _unlink_folders(app: Sphinx, docname: str, source: list[str]) -> None:
-    """A link to a folder of the repository has no page to lead to: its text is left."""
+def _unlink(app: Sphinx, docname: str, source: list[str]) -> None:
+    """A link to a folder of the repository, or to a Markdown file that is no page of the site, has
+    no page to lead to: its text is left."""
     folder = (ROOT / docname).parent
 
-    def text_of(match: re.Match[str]) -> str:
-        return match["text"] if (folder / match["path"]).is_dir() else match[0]
+    def has_page(path: Path) -> bool:
+        if path.suffix != ".md" or not path.is_relative_to(ROOT):
+            return not path.is_dir()
+        return path.relative_to(ROOT).with_suffix("").as_posix() in app.env.found_docs
 
-    source[0] = _FOLDER_LINK.sub(text_of, source[0])
+    def text_of(match: re.Match[str]) -> str:
+        path = (folder / match["path"]).resolve()
+        return match[0] if has_page(path) or not path.exists() else match["text"]
+
+    source[0] = _LINK.sub(text_of, source[0])
 
 
 def _lead_to_index(app: Sphinx, error: Exception | None) -> None:
@@ -101,5 +108,5 @@ def setup(app: Sphinx) -> None:
     """Sphinx calls it once."""
     os.environ.setdefault("NO_COLOR", "1")
     app.connect("autodoc-process-docstring", _mark_code, priority=400)
-    app.connect("source-read", _unlink_folders)
+    app.connect("source-read", _unlink)
     app.connect("build-finished", _lead_to_index)

@@ -130,7 +130,8 @@ def _memory(now: Figures) -> Iterator[Check]:
             WRONG,
             f"Events take {used * 100 // limit} % of memory_limit ({format_size(limit)}); at the "
             "limit publishers get 503.",
-            "memory_limit, history_total, history_bytes; fastsse topics list --sort bytes.",
+            "fastsse topics list --sort bytes names the largest. See memory_limit, history_total, "
+            "history_bytes.",
         )
 
 
@@ -161,7 +162,7 @@ def _workers(risen: Figures, past: str) -> Iterator[Check]:
             "workers",
             NOTE,
             f"Workers ended {past}: {lost}. Their streams went to others.",
-            "The supervisor's log has the status or the signal; signal 9: dmesg.",
+            "The supervisor's log has the status or the signal. For signal 9 look at dmesg.",
         )
 
 
@@ -214,7 +215,7 @@ def _clients(now: Figures, risen: Figures, past: str) -> Iterator[Check]:
             "slow clients",
             NOTE,
             f"Clients that do not read now: {blocked}; disconnected for lag {past}: {lagged}.",
-            "fastsse connections --blocked names those of now; lag_policy, max_lag, filters.",
+            "fastsse connections --blocked lists them. See lag_policy, max_lag and filters.",
         )
     if loops := risen.get("repeated_resumes", 0):
         yield Check(
@@ -249,7 +250,12 @@ def _late(now: Figures) -> Iterator[Check]:
     for key, what in (("loop_lag_us", "The event loop"), ("sender_lag_us", "The sender")):
         if now.get(key, 0) > _LATE_US:
             says = f"{what} of a worker is {now[key] / 1e6:.1f} s late."
-            yield Check("late", NOTE, says, "CPU by process; interceptors; more workers.")
+            yield Check(
+                "late",
+                NOTE,
+                says,
+                "Look at the CPU of each process and at interceptors; add workers.",
+            )
 
 
 def _requests(risen: Figures, past: str) -> Iterator[Check]:
