@@ -33,8 +33,6 @@ class Keys:
             is one node's task.
         heard: the time of the last report of any node.
         counts: how many subscriptions each node has.
-        formats: the newest format of records that each node reads. Nodes of earlier versions have
-            no entry.
         format: the format to write; 1 if the key is missing.
         erased: which events were deleted; their entries stay in the stream: `i` and an id, or `t`
             and a topic with the last deleted id.
@@ -53,7 +51,6 @@ class Keys:
         "erased",
         "floor",
         "format",
-        "formats",
         "heard",
         "lost",
         "newest",
@@ -77,7 +74,6 @@ class Keys:
         self.dead: Final = self.prefix + b"dead"
         self.heard: Final = self.prefix + b"heard"
         self.counts: Final = self.prefix + b"counts"
-        self.formats: Final = self.prefix + b"formats"
         self.format: Final = self.prefix + b"format"
         self.erased: Final = self.prefix + b"erased"
         self.ends: Final = self.prefix + b"ends"

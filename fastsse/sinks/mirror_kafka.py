@@ -8,7 +8,7 @@ from typing import Any, Final
 from fastsse.config.mirrors import MirrorRule
 from fastsse.sinks.mirrors import Record
 from fastsse.sources.extras import import_extra
-from fastsse.sources.kafka_client import Quiet, reason_of, server_settings
+from fastsse.sources.kafka_client import reason_of, server_settings
 from fastsse.sources.source import SourceAway
 
 __all__ = ["KafkaTarget"]
@@ -61,9 +61,8 @@ class KafkaTarget:
             "allow.auto.create.topics": False,
         }
         settings = {**server_settings(self._rule.url), **own, **(self._rule.settings or {})}
-        hooks = {"error_cb": self._on_error, "logger": Quiet()}
         try:
-            self._producer = self._kafka.Producer({**settings, **hooks})
+            self._producer = self._kafka.Producer({**settings, "error_cb": self._on_error})
         except self._kafka.KafkaException as error:
             raise SourceAway(reason_of(error)) from None
         return None

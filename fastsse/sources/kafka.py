@@ -17,7 +17,7 @@ from fastsse.config.sources import SourceRule
 from fastsse.directives import Producer, producer_key
 from fastsse.log import get_logger
 from fastsse.sources.extras import import_extra
-from fastsse.sources.kafka_client import Quiet, client_settings, reason_of
+from fastsse.sources.kafka_client import client_settings, reason_of
 from fastsse.sources.kafka_messages import KafkaMessage
 from fastsse.sources.source import Batch, Message, SourceAway
 
@@ -128,8 +128,7 @@ class KafkaSource:
         return await loop.run_in_executor(self._thread, function, *arguments)
 
     def _preview(self, count: int, wait_s: float) -> list[Message]:
-        settings = client_settings(self._rule, consumes=True)
-        consumer = self._kafka.Consumer({**settings, "logger": Quiet()})
+        consumer = self._kafka.Consumer(client_settings(self._rule, consumes=True))
         try:
             consumer.assign(self._places_of_group(consumer, wait_s))
             found: list[Message] = []
@@ -163,7 +162,7 @@ class KafkaSource:
 
     def _subscribe(self) -> None:
         settings = client_settings(self._rule, consumes=True)
-        own = {"error_cb": self._on_error, "on_commit": self._on_commit, "logger": Quiet()}
+        own = {"error_cb": self._on_error, "on_commit": self._on_commit}
         self._consumer = self._kafka.Consumer({**settings, **own})
         self._consumer.subscribe(
             list(self._rule.topics),
@@ -240,8 +239,7 @@ class KafkaSource:
     def _described(self, topics: list[str]) -> dict[str, str]:
         from confluent_kafka.admin import AdminClient
 
-        quiet: Any = Quiet()
-        client = AdminClient({**client_settings(self._rule, consumes=False), "logger": quiet})
+        client = AdminClient(client_settings(self._rule, consumes=False))
         asked = client.describe_topics(self._kafka.TopicCollection(topics), request_timeout=ASK_S)
         try:
             found = {topic: str(one.result(ASK_S).topic_id) for topic, one in asked.items()}

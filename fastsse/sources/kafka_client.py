@@ -1,11 +1,11 @@
-"""How clients of Kafka are made: their settings, their own log, and texts of their errors."""
+"""How clients of Kafka are made: their settings, and texts of their errors."""
 
 from typing import Any, Final
 
 from fastsse.config.source_url import read_server_url
 from fastsse.config.sources import SourceRule
 
-__all__ = ["Quiet", "client_settings", "reason_of", "server_settings"]
+__all__ = ["client_settings", "reason_of", "server_settings"]
 
 # The client holds about so many KiB that were fetched and not read.
 FETCHED_KIB: Final = 16 * 1024
@@ -47,7 +47,12 @@ def server_settings(url: str) -> dict[str, Any]:
     """The settings that the URL of a server stands for."""
     server = read_server_url(url)
     is_tls = server.scheme == "kafkas"
-    found: dict[str, Any] = {"bootstrap.servers": ",".join(server.hosts), "client.id": "fastsse"}
+    found: dict[str, Any] = {
+        "bootstrap.servers": ",".join(server.hosts),
+        "client.id": "fastsse",
+        # The client would print a line for each attempt to connect. What matters comes as an error.
+        "log_level": 0,
+    }
     if server.user is not None:
         mechanism = server.options.get("mechanism", "PLAIN" if is_tls else "SCRAM-SHA-256")
         found |= {
@@ -66,13 +71,6 @@ def server_settings(url: str) -> dict[str, Any]:
         if name in server.options:
             found[setting] = server.options[name]
     return found
-
-
-class Quiet:
-    """The client's own log: what matters of it comes as an error."""
-
-    def log(self, level: int, *given: Any, **more: Any) -> None:
-        """As logging.Logger."""
 
 
 def reason_of(error: Exception) -> str:

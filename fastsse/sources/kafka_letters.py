@@ -8,7 +8,7 @@ from typing import Any, Final
 from fastsse.config.sources import SourceRule
 from fastsse.sources.deadletters import KeptLetter, Letter, LetterRefused
 from fastsse.sources.extras import import_extra
-from fastsse.sources.kafka_client import client_settings
+from fastsse.sources.kafka_client import client_settings, reason_of
 from fastsse.sources.source import SourceAway
 
 __all__ = ["KafkaLetters"]
@@ -58,7 +58,7 @@ class KafkaLetters:
         try:
             return await asyncio.to_thread(self._read, count)
         except self._kafka.KafkaException as error:
-            raise SourceAway(str(error.args[0])) from None
+            raise SourceAway(reason_of(error)) from None
 
     async def settle(self, done: Sequence[KeptLetter], failed: Sequence[KeptLetter]) -> None:
         """As LetterStore. A topic loses nothing, so letters that failed are written again and the
@@ -70,7 +70,7 @@ class KafkaLetters:
         try:
             await asyncio.to_thread(self._go_on, (*done, *failed))
         except self._kafka.KafkaException as error:
-            raise SourceAway(str(error.args[0])) from None
+            raise SourceAway(reason_of(error)) from None
 
     async def close(self) -> None:
         """As LetterStore."""

@@ -128,7 +128,7 @@ class MqttSource:
         try:
             await client.__aenter__()
         except (self._library.MqttError, OSError) as error:
-            raise SourceAway(_text(error)) from None
+            raise SourceAway(f"{host}:{port}: {_text(error)}") from None
         self._client = client
 
     async def _read_all(self) -> None:

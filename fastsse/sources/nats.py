@@ -82,7 +82,8 @@ class NatsConnection:
                 )
             self.client = client
         except (nats.errors.Error, OSError, TimeoutError) as error:
-            raise SourceAway(self._fault or text_of(error)) from None
+            hosts = ", ".join(self._server.hosts)
+            raise SourceAway(f"{hosts}: {self._fault or text_of(error)}") from None
 
     def check(self) -> None:
         """Raises SourceAway for a connection that was lost."""

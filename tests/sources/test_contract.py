@@ -11,6 +11,7 @@ import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -227,8 +228,12 @@ async def test_a_system_that_is_away_at_the_start_is_reported_and_read_later(
     log = Log()
     async with running(system, log) as sources:
         await until(lambda: sources.states()[0]["state"] == "away")
-        state = sources.states()[0]
-        assert state["trouble"]
+        where = (
+            str(urlsplit(system.rule["url"]).port)
+            if "url" in system.rule
+            else system.rule["files"][0]
+        )
+        assert where in sources.states()[0]["trouble"]
         assert sources.counters()["source_up_s"] == 0
         system.start()
         await until_read(system, sources)

@@ -17,7 +17,7 @@ from fastsse.config.sources import SourceRule
 from fastsse.errors import Unavailable
 from fastsse.redis.connection import RedisAddress
 from fastsse.server import Server
-from fastsse.sources import Sources, deadletters
+from fastsse.sources import Sources, deadletters, kafka_letters
 from fastsse.sources.deadletters import DeadLetters, KeptLetter, Letter, LetterStore
 from fastsse.sources.file_letters import FileLetters
 from fastsse.sources.payloads import Maker
@@ -25,6 +25,7 @@ from fastsse.sources.redis_letters import RedisLetters
 from fastsse.sources.runner import letter_store
 from fastsse.sources.source import PlainMessage, SourceAway
 from fastsse.sources.source_publisher import SourcePublisher
+from tests.loopback import held_port
 from tests.redis.conftest import NO_SERVER
 from tests.redis.server import RedisServer
 from tests.redis.server import program as redis_program
@@ -97,6 +98,22 @@ async def test_what_is_settled_is_gone_and_what_failed_stays(make_store: Any) ->
     await store.settle(more, [])
     await store.close()
     assert [one.letter for one in await read(make_store("a"), 10)] == letters(0, 1)
+
+
+async def test_a_kafka_that_is_away_prints_nothing_of_its_own(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("confluent_kafka")
+    monkeypatch.setattr(kafka_letters, "READ_S", 0.2)
+    with held_port() as held:
+        url = f"kafka://127.0.0.1:{held.getsockname()[1]}"
+        rule = SourceRule(name="a", url=url, topics=["t"], topic="t", dead_letter="bad")
+        store = kafka_letters.KafkaLetters(rule)
+        await store.open()
+        with pytest.raises(SourceAway, match="Failed to get metadata"):
+            await store.read(1)
+        await store.close()
+    assert capfd.readouterr() == ("", "")
 
 
 async def test_letters_are_written_while_others_are_removed(tmp_path: pathlib.Path) -> None:
