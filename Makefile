@@ -154,7 +154,7 @@ mutants: $(VENV)/.test-installed  ## change one thing at a time and list what no
 
 audit: $(VENV)/.audit-installed  ## known faults of dependencies, risky code, risky workflows
 	$(BIN)/bandit -q -c pyproject.toml -r fastsse -ll -ii
-	$(BIN)/zizmor --offline -q .github
+	$(BIN)/zizmor --offline -q --persona pedantic .github
 	$(BIN)/pip-audit --skip-editable --local
 
 fuzz: $(VENV)/.test-installed  ## the parsers with changed inputs, 30 s each (ARGS="filter --seconds 600" for one)
