@@ -29,7 +29,8 @@ $(VENV)/.installed: setup.py pyproject.toml $(NATIVE)
 
 # An extra's packages. The package itself is there, so that pip builds nothing again.
 $(VENV)/.test-installed $(VENV)/.lint-installed $(VENV)/.docs-installed $(VENV)/.bench-installed \
-		$(VENV)/.wheel-installed $(VENV)/.sbom-installed $(VENV)/.audit-installed: \
+		$(VENV)/.wheel-installed $(VENV)/.sbom-installed $(VENV)/.audit-installed \
+		$(VENV)/.coverage-installed: \
 		$(VENV)/.%-installed: $(VENV)/.installed
 	@echo "Installing what $* needs."
 	$(INSTALL) 'fastsse[$*]'
@@ -151,6 +152,10 @@ jaeger:  ## build a Jaeger (without its pages) for tests/deploy/test_collector.p
 
 mutants: $(VENV)/.test-installed  ## change one thing at a time and list what no test notices (ARGS=fastsse/auth/claims.py)
 	$(BIN)/python -m tests.mutants $(ARGS)
+
+.PHONY: coverage
+coverage: $(VENV)/.coverage-installed  ## which lines the quick tests run, by area (ARGS="--tier core" for all of the core)
+	$(BIN)/python -m tests.coverage -q -n $(JOBS) $(or $(ARGS),--tier fast)
 
 audit: $(VENV)/.audit-installed  ## known faults of dependencies, risky code, risky workflows
 	$(BIN)/bandit -q -c pyproject.toml -r fastsse -ll -ii
