@@ -13,10 +13,12 @@ from tests.docs.blocks import ROOT
 __all__ = ["RUNS", "held", "measured", "peers", "speed"]
 
 #: Files in `bench/results` that the pages show.
-RUNS: Final = ("delivery", "publishing", "stores", "nodes")
+RUNS: Final = ("delivery", "memory", "publishing", "stores", "nodes")
 _RESULTS: Final = ROOT / "bench" / "results"
 _HELD: Final = _RESULTS / "held"
 _BATCHES: Final = "publish-ndjson"
+# A run whose cases were measured again, and the newer run: the page shows these once.
+_NEWER: Final = {"delivery": "memory"}
 
 
 def _read(run: str) -> dict[str, Any]:
@@ -32,7 +34,10 @@ def measured(run: str) -> str:
     lines += [*_commands(found), "```", ""]
     lines += ["| case | figure | median | least to greatest | goal | met | notes |"]
     lines += ["| --- | --- | ---: | ---: | --- | --- | --- |"]
+    again = {case["name"] for case in _read(_NEWER[run])["results"]} if run in _NEWER else set()
     for case in found["results"]:
+        if case["name"] in again:
+            continue
         key, unit = case["figure"]
         values = sorted(sample[key] for sample in case["samples"])
         spread = f"{_digits(values[0])} to {_digits(values[-1])} ({len(values)})"
@@ -45,14 +50,17 @@ def measured(run: str) -> str:
 
 def speed() -> str:
     """The README's table: deliveries, memory, connects and publishes."""
-    delivery, publishing = _read("delivery"), _read("publishing")
+    delivery, memory, publishing = _read("delivery"), _read("memory"), _read("publishing")
     lines = _wrapped(f"[The run](bench/results/delivery.json) {_circumstances(delivery)}.")
     lines += ["", "| load | delivered | p50, p99 | CPU a delivery |", "| --- | --- | --- | --- |"]
     for name in ("steady", "saturation", "wide"):
         lines.append(_delivered(_case(delivery, name)))
     lines += ["", "| what | figure |", "| --- | --- |"]
-    idle, opened = _case(delivery, "idle-shared"), _case(delivery, "connect")
-    lines.append(_row("user memory of an idle stream", f"{_spread(idle)} bytes"))
+    idle, opened = _case(memory, "idle-shared"), _case(delivery, "connect")
+    own = _case(memory, "idle-own")
+    where = "[another run](bench/results/memory.json)"
+    lines.append(_row(f"user memory of an idle stream, {where}", f"{_spread(idle)} bytes"))
+    lines.append(_row("the same with a topic of its own", f"{_spread(own)} bytes"))
     lines.append(_row("new streams", f"{_spread(opened)} a second"))
     single, batches = _case(publishing, "publish"), _case(publishing, _BATCHES)
     where = "[another run](bench/results/publishing.json)"
