@@ -3,6 +3,7 @@ serves in an environment without a compiler."""
 
 import hashlib
 import os
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -13,6 +14,9 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 _TIME = "1700000000"
+# What a source distribution is made from, and what Cython made of it for this tree.
+_PARTS = ("fastsse", "deploy", "build/cython", "setup.py", "pyproject.toml", "MANIFEST.in")
+_TEXTS = ("README.md", "LICENSE", "CHANGELOG.md")
 
 
 def build(source: Path, folder: Path) -> Path:
@@ -24,8 +28,21 @@ def build(source: Path, folder: Path) -> Path:
     return wheel
 
 
-def source_distribution(folder: Path) -> Path:
-    words = [sys.executable, "-m", "build", "--sdist", "--no-isolation", "-o", folder, ROOT]
+def copy_of_the_tree(folder: Path) -> Path:
+    """So that no change of the tree meanwhile, nor a build in it, is in the second one alone."""
+    for name in (*_PARTS, *_TEXTS):
+        path = ROOT / name
+        if path.is_dir():
+            ignored = shutil.ignore_patterns("*.so", "__pycache__")
+            shutil.copytree(path, folder / name, ignore=ignored)
+        elif path.exists():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(path, folder / name)
+    return folder
+
+
+def source_distribution(tree: Path, folder: Path) -> Path:
+    words = [sys.executable, "-m", "build", "--sdist", "--no-isolation", "-o", folder, tree]
     variables = {**os.environ, "SOURCE_DATE_EPOCH": _TIME}
     subprocess.run(words, check=True, capture_output=True, env=variables)
     (found,) = folder.glob("*.tar.gz")
@@ -42,8 +59,9 @@ def unpacked(archive: Path, folder: Path) -> Path:
 @pytest.mark.timeout(900)
 def test_wheel_is_portable_the_same_twice_and_serves_without_a_compiler(tmp_path: Path) -> None:
     pytest.importorskip("auditwheel")
-    archive = source_distribution(tmp_path / "sdist")
-    again = source_distribution(tmp_path / "again")
+    tree = copy_of_the_tree(tmp_path / "tree")
+    archive = source_distribution(tree, tmp_path / "sdist")
+    again = source_distribution(tree, tmp_path / "again")
     assert archive.read_bytes() == again.read_bytes()
     # One folder after the other: each has the same path, which the compiler may write down.
     wheels = []
