@@ -56,7 +56,7 @@ def unpacked(archive: Path, folder: Path) -> Path:
     return found
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_wheel_is_portable_the_same_twice_and_serves_without_a_compiler(tmp_path: Path) -> None:
     pytest.importorskip("auditwheel")
     tree = copy_of_the_tree(tmp_path / "tree")
