@@ -165,8 +165,8 @@ def _run(terms: _Terms, case: streaming.Case, flow: tuple[float, float] = (0, 0)
 
 def _said(samples: list[streaming.Sample]) -> str:
     parts = []
-    for name in samples[0]:
-        values = [sample[name] for sample in samples]
+    for name in dict.fromkeys(name for sample in samples for name in sample):
+        values = [sample[name] for sample in samples if name in sample]
         spread = f" ({min(values):,.4g} to {max(values):,.4g})" if len(values) > 1 else ""
         parts.append(f"{name} {statistics.median(values):,.4g}{spread}")
     return "; ".join(parts)

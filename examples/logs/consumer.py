@@ -18,6 +18,9 @@ def batches(broker: str, group: str, ended: Callable[[], bool]) -> Iterator[list
             "enable.auto.commit": False,
             "auto.offset.reset": "earliest",
             "session.timeout.ms": 6000,
+            # Fewer and larger answers: a broker sends each group every message.
+            "fetch.min.bytes": 65536,
+            "fetch.wait.max.ms": 100,
         }
     )
     consumer.subscribe(["logs"])

@@ -58,8 +58,12 @@ CONDITION: Final = b"condition"
 #: The start of the answer of a ready service; a remark may follow.
 IS_READY: Final = "ready"
 # The gauge of a source that can be read; see `metrics.py`.
-_SOURCE_UP: Final = "source_up_"
-_LETTERS_UP: Final = "source_letters_up_"
+# Counters that are 0 while something is wrong, by what their names begin with.
+_DOWN: Final = {
+    "source_up_": "sources are away",
+    "source_letters_up_": "dead letters can't be written",
+    "mirror_up_": "mirrors can't be written",
+}
 # How long a scrape waits for a busy worker. After that the worker's last figures are used.
 GATHER_S: Final = 0.5
 SAMPLE_S: Final = 0.95
@@ -312,18 +316,13 @@ class StatsService:
         remarks = []
         if unchecked := counters.get("store_unchecked", 0):
             remarks.append(f"{unchecked} checks of history were not made in time")
-        if away := [
-            key.removeprefix(_SOURCE_UP)
-            for key, is_up in counters.items()
-            if key.startswith(_SOURCE_UP) and not is_up
-        ]:
-            remarks.append(f"sources are away: {', '.join(sorted(away))}")
-        if full := [
-            key.removeprefix(_LETTERS_UP)
-            for key, is_up in counters.items()
-            if key.startswith(_LETTERS_UP) and not is_up
-        ]:
-            remarks.append(f"dead letters can't be written: {', '.join(sorted(full))}")
+        for prefix, what in _DOWN.items():
+            if down := sorted(
+                key.removeprefix(prefix)
+                for key, is_up in counters.items()
+                if key.startswith(prefix) and not is_up
+            ):
+                remarks.append(f"{what}: {', '.join(down)}")
         if counters.get("store_memory_low"):
             remarks.append("Redis is nearly full")
         return "; ".join([IS_READY, *remarks]) if remarks else ""

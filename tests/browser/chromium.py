@@ -92,9 +92,16 @@ class Page:
 
 
 class Browser:
-    """The process's debugging pipe: questions and answers are JSON with a NUL behind."""
+    """The process's debugging pipe: questions and answers are JSON with a NUL behind.
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    Attributes:
+        pid: of the process, whose descendants render.
+    """
+
+    def __init__(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, pid: int
+    ) -> None:
+        self.pid = pid
         self._reader = reader
         self._writer = writer
         self._count = 0
@@ -165,7 +172,7 @@ async def chromium(profile: Path, *flags: str) -> AsyncIterator[Browser]:
     )
     os.close(commands_out)
     os.close(answers_in)
-    browser = await _piped(answers_out, commands_in)
+    browser = await _piped(answers_out, commands_in, process.pid)
     try:
         await _begun(browser)
         yield browser
@@ -187,7 +194,7 @@ async def _begun(browser: Browser) -> None:
         pytest.skip("Chromium does not start here")
 
 
-async def _piped(answers: int, commands: int) -> Browser:
+async def _piped(answers: int, commands: int, pid: int) -> Browser:
     loop = asyncio.get_running_loop()
     reader = asyncio.StreamReader(limit=1 << 24)
     await loop.connect_read_pipe(
@@ -196,7 +203,7 @@ async def _piped(answers: int, commands: int) -> Browser:
     transport, protocol = await loop.connect_write_pipe(
         asyncio.streams.FlowControlMixin, os.fdopen(commands, "wb", buffering=0)
     )
-    return Browser(reader, asyncio.StreamWriter(transport, protocol, None, loop))
+    return Browser(reader, asyncio.StreamWriter(transport, protocol, None, loop), pid)
 
 
 class EmptySite(LoopbackServer):

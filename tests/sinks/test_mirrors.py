@@ -251,6 +251,20 @@ async def all_of(copy: Copy, count: int) -> list[int]:
     return found
 
 
+async def test_readyz_names_a_mirror_that_can_t_be_written(tmp_path: pathlib.Path) -> None:
+    copy = RedisCopy(tmp_path / "copy")
+    rule = {"name": "m", **copy.rule}
+    try:
+        async with cluster.node(f"sqlite:{tmp_path}/h.db", mirrors=[rule]) as url:
+            async with asyncio.timeout(60):
+                while (said := await cluster.get(url, "/readyz")).text.strip() == "ready":  # noqa: ASYNC110
+                    await asyncio.sleep(0.1)
+            assert said.status_code == 200
+            assert said.text.strip() == "ready; mirrors can't be written: m"
+    finally:
+        copy.close()
+
+
 async def test_kills_lose_nothing_and_repeat_only_at_the_cut(
     copy: Copy, tmp_path: pathlib.Path
 ) -> None:
