@@ -1,7 +1,10 @@
-"""Appends to durable streams, judged in columns. Where order is made, by the thread that judges."""
+"""Appends to durable streams, judged and packed in columns. Where order is made, by the thread that
+judges."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
+from fastsse._batch import Entries
 from fastsse.events import Event
 from fastsse.streamstate import StreamRow
 
@@ -50,4 +53,30 @@ def judge_appends(
         find_producer: the row of a producer.
         now_ms: unix milliseconds.
         room_bytes: how much streams may still grow.
+    """
+
+def pack_appends(
+    entries: Entries,
+    first_place: int,
+    cost_bytes: int,
+    values: list[Any],
+    kept: dict[str, bytearray],
+) -> int:
+    """Adds appends of one topic each to what a file is to store. Returns how many bytes they count.
+    O(bytes).
+
+    Arguments:
+        first_place: the place of the first; the others follow it without a gap.
+        cost_bytes: what each counts besides its record.
+        values: gets the place, the own id (None: it has none) and the record of each.
+        kept: gets, under the topic of each, its place and the bytes that it counts: two numbers of
+            8 bytes in the order of the machine.
+    """
+
+def add_rows(pairs: bytearray, number: int, values: list[Any]) -> int:
+    """Adds a row to `values` for each of a topic's events that `pack_appends` noted: the number of
+    the topic, the place, the bytes that it counts, and 0. Returns all these bytes. O(events).
+
+    Raises:
+        ValueError: these are no pairs.
     """

@@ -1,20 +1,25 @@
-"""Appends to durable streams, judged in columns.
+"""Appends to durable streams, judged and packed in columns.
 
 Where all appends of a batch may be stored, none costs a call of Python. Any other batch is left to
 `backbone/judge.py` and `backbone/stream_rows.py`, which say what is wrong with it: what is judged
 here must have the same result there.
 """
 
+from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_GET_SIZE, PyByteArray_Resize
+from cpython.bytes cimport PyBytes_GET_SIZE
 from cpython.object cimport Py_LT, PyObject_RichCompareBool
 from cpython.tuple cimport PyTuple_GET_ITEM
 from libc.stdint cimport int64_t, uint8_t
+from libc.string cimport memcpy
 
-from fastsse._batch cimport EventBatch
+from fastsse._batch cimport Entries, EventBatch
+from fastsse._core cimport Frame
 from fastsse._positions cimport Positions
-from fastsse.native.place cimport int_of
+from fastsse._records cimport pack_frame
+from fastsse.native.place cimport Place, int_of
 
 from fastsse.directives import Directives, Producer
-from fastsse.events import DATA_JSON
+from fastsse.events import DATA_JSON, as_header_value
 from fastsse.streamstate import ENTRY_COST_BYTES, StreamAsk, StreamConfig, StreamRow, kind_of
 
 # The slots of the tuples that are read and made here. The asserts below hold their order.
@@ -223,3 +228,61 @@ cdef bint has_its_number(Appends appends, Py_ssize_t at, find_producer) except -
         return False
     appends.appended[key] = at
     return True
+
+
+# -- for a file -----------------------------------------------------------------------------------
+
+def pack_appends(Entries entries not None, int64_t first_place, int64_t cost_bytes,
+                 list values not None, dict kept not None):
+    """Adds appends to what is to be stored of events, and of topics; returns the bytes of both."""
+    cdef Place place
+    cdef Frame frame
+    cdef tuple topics
+    cdef bytes own_id, record
+    cdef int64_t total_bytes = 0
+    cdef int64_t[2] one
+    cdef Py_ssize_t at
+    for at in range(len(entries.frames)):
+        frame, topics = entries.frames[at], entries.topics[at]
+        own_id = None if entries.own_ids is None else entries.own_ids[at]
+        place = Place(frame.data.position_ms, frame.data.position_n)
+        record = pack_frame(
+            place, topics, own_id, frame, None if entries.extras is None else entries.extras[at])
+        one[0], one[1] = first_place + at, PyBytes_GET_SIZE(record) + cost_bytes
+        total_bytes += one[1]
+        values.append(one[0])
+        values.append(None if own_id is None else as_header_value(own_id))
+        values.append(record)
+        add_pair(kept, topics[0], one)
+    return total_bytes
+
+
+cdef int add_pair(dict kept, topic, int64_t* one) except -1:
+    """Puts two numbers behind those of a topic."""
+    cdef bytearray pairs = kept.get(topic)
+    cdef Py_ssize_t size
+    if pairs is None:
+        pairs = kept[topic] = bytearray()
+    size = PyByteArray_GET_SIZE(pairs)
+    PyByteArray_Resize(pairs, size + 2 * sizeof(int64_t))
+    memcpy(PyByteArray_AS_STRING(pairs) + size, one, 2 * sizeof(int64_t))
+    return 0
+
+
+def add_rows(bytearray pairs not None, number, list values not None):
+    """Adds the rows of a topic's events, as `pack_appends` noted them, to what is to be stored;
+    returns the bytes that they count."""
+    cdef const char* begin = PyByteArray_AS_STRING(pairs)
+    cdef Py_ssize_t at
+    cdef int64_t total_bytes = 0
+    cdef int64_t[2] one
+    if PyByteArray_GET_SIZE(pairs) % sizeof(one):
+        raise ValueError("pairs of numbers")
+    for at in range(0, PyByteArray_GET_SIZE(pairs), sizeof(one)):
+        memcpy(one, begin + at, sizeof(one))
+        total_bytes += one[1]
+        values.append(number)
+        values.append(one[0])
+        values.append(one[1])
+        values.append(0)
+    return total_bytes

@@ -105,6 +105,14 @@ class Entries(Sequence[Entry]):
     def last(self) -> Frame:
         """The newest frame."""
 
+    @property
+    def frame_bytes(self) -> int:
+        """The bytes of all frames, without what HTTP adds. O(entries)."""
+
+def joined_entries(parts: Sequence[Sequence[Entry]]) -> Sequence[Entry]:
+    """The entries of several batches, one behind the other; in columns where all are.
+    O(entries)."""
+
 def kinds_of(events: Sequence[Event]) -> list[tuple[tuple[str, ...], bytes | None]]:
     """The distinct pairs of topics and event type, in the order of their first event: all that
     rights and topic rules need to look at. O(events)."""

@@ -257,6 +257,42 @@ cdef class Entries:
         """The newest frame."""
         return self.frames[len(self.frames) - 1]
 
+    @property
+    def frame_bytes(self):
+        """The bytes of all frames."""
+        cdef Py_ssize_t at, total = 0
+        for at in range(len(self.frames)):
+            total += (<Frame>self.frames[at]).data.body_bytes
+        return total
+
+
+def joined_entries(list parts not None):
+    """The entries of several batches, one behind the other. O(entries)."""
+    cdef Entries whole, part
+    if len(parts) == 1:
+        return parts[0]
+    if not parts or any([type(one) is not Entries for one in parts]):
+        return [entry for one in parts for entry in one]
+    whole = Entries.__new__(Entries)
+    whole.entry_type, whole.extras_type = made_entry, made_extras
+    whole.topics, whole.frames = [], []
+    for part in parts:
+        whole.own_ids = joined_column(whole, whole.own_ids, part, part.own_ids)
+        whole.extras = joined_column(whole, whole.extras, part, part.extras)
+        whole.topics += part.topics
+        whole.frames += part.frames
+    return whole
+
+
+cdef list joined_column(Entries whole, list column, Entries part, list more):
+    """A column with that of a part behind it; None while it has only Nones."""
+    if column is None and more is None:
+        return None
+    if column is None:
+        column = [None] * len(whole.frames)
+    column += [None] * len(part.frames) if more is None else more
+    return column
+
 
 Sequence.register(EventBatch)
 Sequence.register(KeyedBatch)

@@ -22,7 +22,10 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
 from fastsse._batch cimport EventBatch, SharedFields
+from fastsse._core cimport Frame
 from fastsse.native.crc cimport crc32c_by_table, crc32c_of, crc_begin
+from fastsse.native.frame cimport FrameData, Text, frame_body
+from fastsse.native.place cimport Place, set_place
 from fastsse.native.record cimport (
     CONTROL, CONTROLS, CUT, DATA_KIND, ENTRY_HEAD, EVENT, EXPECT, EXPIRES, FIELD_HEAD, KEY, KIND_MAX,
     META, NUMBER_BYTES, OWN_ID, PAYLOAD, PRIVATE, PRODUCER, RECORD_HEAD, REQUEST, STREAM, TAGS,
@@ -152,30 +155,39 @@ cdef char* put_field(char* at, uint8_t tag, value) except NULL:
 
 def pack_entry(entry not None):
     """An entry (position, topics, own id, frame, extras) as a record. O(bytes)."""
-    cdef tuple topics
-    cdef bytes own_id, body, control = None
+    cdef Place place
     position, topics, own_id, frame, extras = entry
-    cdef uint64_t ms = position >> N_BITS, n = position & N_MASK
-    time_ms = frame.time_ms if frame.lead_ms else None
-    data_kind = frame.data_kind or None
+    if frame is None:
+        raise TypeError("an entry has a frame")
+    set_place(&place, position)
+    return pack_frame(place, topics, own_id, frame, extras)
+
+
+cdef bytes pack_frame(Place place, tuple topics, bytes own_id, Frame frame, extras):
+    """As `pack_entry`, of an entry in parts."""
+    cdef FrameData* data = frame.data
+    cdef bytes control = None
+    time_ms = data.time_ms if data.time_ms != data.position_ms else None
+    data_kind = data.data_kind or None
     cdef Py_ssize_t fields_size = field_size(time_ms) + field_size(own_id) + field_size(data_kind)
     cdef int slot
     if extras is not None:
         control = extras[EXTRAS]
         for slot in range(EXTRAS):
             fields_size += field_size(extras[slot])
-    if control is None and frame.events == 0:
+    if control is None and data.events == 0:
         control = BLANK
-    body = frame.body if control is None else control
-    cdef Py_ssize_t body_size = PyBytes_GET_SIZE(body)
-    cdef Py_ssize_t size = ENTRY_HEAD + topics_size(topics) + fields_size + body_size
+    cdef Text body = Text(frame_body(data), data.body_bytes)
+    if control is not None:
+        body = Text(PyBytes_AS_STRING(control), PyBytes_GET_SIZE(control))
+    cdef Py_ssize_t size = ENTRY_HEAD + topics_size(topics) + fields_size + body.size
     cdef bytes record = new_record(size)
     cdef char* at = PyBytes_AS_STRING(record)
     cdef uint32_t fields_bytes = <uint32_t>fields_size
-    memcpy(at + 8, &ms, 8)
-    memcpy(at + 16, &n, 8)
+    memcpy(at + 8, &place.ms, 8)
+    memcpy(at + 16, &place.n, 8)
     at[24] = EVENT if control is None else CONTROL
-    at[25] = PRIVATE if frame.private else 0
+    at[25] = PRIVATE if data.is_private else 0
     at[26] = <char><uint8_t>len(topics)
     at[27] = 0
     memcpy(at + 28, &fields_bytes, 4)
@@ -186,7 +198,7 @@ def pack_entry(entry not None):
             at = put_field(at, EXTRA_TAGS[slot], extras[slot])
         if EXTRA_TAGS[slot] == TYPE:
             at = put_field(at, DATA_KIND, data_kind)
-    memcpy(at, PyBytes_AS_STRING(body), body_size)
+    memcpy(at, body.at, body.size)
     seal(record)
     return record
 

@@ -16,6 +16,7 @@ from fastsse._batch import (
     KeyedBatch,
     SharedFields,
     encode_entries,
+    joined_entries,
     kinds_of,
     sizes,
 )
@@ -34,6 +35,7 @@ __all__ = [
     "SharedFields",
     "encode_entries",
     "id_of",
+    "joined_entries",
     "kinds_of",
     "pack_entry",
     "pack_events",

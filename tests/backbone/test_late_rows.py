@@ -6,6 +6,7 @@ import random
 import sqlite3
 from contextlib import closing, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,6 +15,7 @@ from fastsse.backbone.sqlite.checking import check
 from fastsse.backbone.sqlite.repair import repair
 from fastsse.config import Config
 from fastsse.directives import Directives, Producer, producer_key
+from fastsse.entries import EventBatch
 from fastsse.errors import Conflict, FastsseError, Unavailable
 from fastsse.events import DATA_BYTES, DATA_JSON, Event
 from fastsse.streamstate import Segment, StreamAsk, StreamConfig, StreamRow
@@ -107,6 +109,91 @@ async def test_streams_are_the_same_after_a_kill_at_any_moment(
                 abandon(tail)
 
 
+async def append_columns(tail: Tail, *appends: Event) -> list[int]:
+    """As `Tail.append`, appends as the server has them: in columns."""
+    batch = EventBatch()
+    for event in appends:
+        batch.add(event.topics, event.data, event.data_kind, asked=event.directives)
+    answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+    tail.backbone.append(batch, answer.set_result)
+    outcome = await answer
+    if isinstance(outcome, FastsseError):
+        raise outcome
+    return list(outcome)
+
+
+@pytest.mark.usefixtures("never_idle")
+async def test_appends_in_columns_are_stored_as_others_are(path: Path, tmp_path: Path) -> None:
+    files = (path, tmp_path / "other.db")
+    for file, append in zip(files, (append_columns, Tail.append), strict=True):
+        async with opened(file) as tail:
+            (generation,) = await tail.append(of_stream("create", "a"))
+            numbered = Directives(
+                stream=StreamAsk("append", generation, b"7"),
+                producer=Producer(producer_key("", b"p"), 0, 0),
+            )
+            events = [to_stream("a", generation, text) for text in ("", "one\ntwo", "é" * 9000)]
+            await append(tail, *events, Event("a", "n", directives=numbered))
+            (found,) = [await tail.read(("a",), generation)]
+            assert len(found.entries) == 4
+            abandon(tail)
+    stored = [
+        rows_in(file, "SELECT own_id, hex(record) FROM event ORDER BY place") for file in files
+    ]
+    assert stored[0] == stored[1]
+    assert places_of(files[0], "a") == places_of(files[1], "a") == 5
+
+
+@pytest.mark.usefixtures("never_idle")
+async def test_programs_of_before_refuse_a_file_while_rows_are_missing(path: Path) -> None:
+    def version() -> object:
+        ((found,),) = rows_in(path, "PRAGMA user_version")
+        return found
+
+    async with opened(path) as tail:
+        (generation,) = await tail.append(of_stream("create", "a"))
+        assert version() == 2
+        await append_columns(tail, to_stream("a", generation))
+        assert version() == 3
+        await tail.read(("a",), generation)
+        assert version() == 2
+        await tail.append(to_stream("a", generation))
+        abandon(tail)
+    assert version() == 3
+    assert check(str(path)).problems == []
+    async with opened(path) as tail:
+        assert version() == 2
+        await append_columns(tail, to_stream("a", generation))
+    assert version() == 2
+
+
+def test_a_round_has_each_stream_once_in_the_order_of_names(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(late_rows, "SORTED_NAMES", 3)
+    monkeypatch.setattr(late_rows, "STEP_STREAMS", 4)
+    late = late_rows.LateRows()
+    names = [f"{number * 7 % 20:02}" for number in range(20)]
+    for name in names[:15]:
+        late.add(name, 1, 10)
+    late.note(1, 15, 150)
+    found = []
+    while late.finished_through() is None:
+        found += late.next_topics(names[10:])
+    assert found == sorted(names)
+
+
+@pytest.mark.parametrize(("streams", "events"), [(1, 65_536), (4096, 65_536), (9000, 144_000)])
+def test_with_many_streams_more_events_share_the_rows(streams: int, events: int) -> None:
+    late = late_rows.LateRows()
+    for number in range(streams):
+        late.add(str(number), 1, 10)
+    late.note(1, events - 1, 0)
+    assert not late.are_due
+    late.note(1, 1, 0)
+    assert late.are_due
+
+
 async def content(tail: Tail, name: str) -> list[bytes]:
     found = await tail.read_all((name,), 0, 1 << 20)
     return [entry.frame.body for entry in found if entry.frame.events]
@@ -143,7 +230,10 @@ async def change(tail: Tail, luck: random.Random, clock: Clock) -> None:
             )
         )
     with suppress(FastsseError):
-        await tail.append(*events)
+        if events == [append] and luck.random() < 0.6:
+            await append_columns(tail, *[append] * luck.randrange(1, 4))
+        else:
+            await tail.append(*events)
     if luck.random() < 0.2 and generation:
         tail.backbone.touch_stream(name, generation)
 

@@ -116,8 +116,8 @@ async def test_a_record_damaged_before_the_upgrade_is_reported_as_lost(path: Pat
 
 def test_a_file_of_a_later_version_is_refused_with_a_sentence(path: Path) -> None:
     connection = sqlite3.connect(path)
-    connection.execute("PRAGMA user_version = 3")
+    connection.execute("PRAGMA user_version = 4")
     connection.close()
     for use in (lambda: open_writing(str(path), 0), lambda: list(export_lines(str(path)))):
-        with pytest.raises(HistoryError, match=r"newer fastsse \(version 3; this one reads 2\)"):
+        with pytest.raises(HistoryError, match=r"newer fastsse \(version 4; this one reads 3\)"):
             use()

@@ -51,7 +51,7 @@ from fastsse.backbone.sqlite.writer import (
 )
 from fastsse.backbone.stream_table import StreamTable
 from fastsse.config import HistoryOptions
-from fastsse.entries import encode_entries, sizes
+from fastsse.entries import encode_entries, joined_entries, sizes
 from fastsse.errors import FastsseError, InvalidEvent, Unavailable
 from fastsse.events import Event
 from fastsse.log import get_logger
@@ -186,14 +186,14 @@ class SqliteBackbone:
         first = self._clock.take(len(events))
         positions = Positions(first, len(events))
         entries = encode_entries(positions, events, self._clock.time_ms)
-        lead_ms = entries[-1].frame.lead_ms
+        lead_ms = entries.last.lead_ms
         self._lead.note(lead_ms)
         if lead_ms > 0:
-            self._times.note(self._clock.time_ms, entries[-1].position)
+            self._times.note(self._clock.time_ms, entries.last.position)
         batch = StoreBatch(events, entries, done, key)
         if self._may_acknowledge(batch):
             batch.is_acknowledged = True
-            self._ahead_bytes += _size_bytes(batch)
+            self._ahead_bytes += entries.frame_bytes
             self._finish(batch)
         else:
             self._waiting += 1
@@ -361,7 +361,7 @@ class SqliteBackbone:
             return False
         if batch.key is not None and batch.key[1] <= self._known.get(batch.key[0], batch.key[1]):
             return False
-        return place_of(batch.entries[-1].position) <= self._leased_through
+        return place_of(batch.entries.last.position) <= self._leased_through
 
     def _is_open(self, events: Sequence[Event]) -> bool:
         """Whether events may be published for certain, without a look into the file. Once topics
@@ -386,7 +386,7 @@ class SqliteBackbone:
     def _finish(self, batch: StoreBatch) -> None:
         """Delivers one batch and acknowledges it."""
         assert self._deliver is not None
-        self._head = batch.entries[-1].position
+        self._head = batch.entries.last.position
         self._note_key(batch)
         self._deliver(batch.entries)
         batch.done(batch.positions)
@@ -406,7 +406,7 @@ class SqliteBackbone:
         waited = []
         for batch in stored.batches:
             if batch.is_acknowledged:
-                self._ahead_bytes -= _size_bytes(batch) if stored.trouble is None else 0
+                self._ahead_bytes -= batch.entries.frame_bytes if stored.trouble is None else 0
             else:
                 self._waiting -= 1
                 self._waiting_bytes -= batch.cost_bytes
@@ -416,8 +416,11 @@ class SqliteBackbone:
                 batch.done(Unavailable("backbone", RETRY_AFTER_S))
             return
         for batch in waited:
-            self.streams.apply(batch.stream_changes)
-        new = [entry for batch in waited for entry in batch.stored]
+            if batch.appended is not None:
+                self.streams.note(batch.appended, batch.appended_bytes)
+            else:
+                self.streams.apply(batch.stream_changes)
+        new = joined_entries([batch.stored for batch in waited])
         if new:
             assert self._deliver is not None
             self._head = new[-1].position
@@ -517,7 +520,3 @@ def _bound_tables(file: HistoryFile, history: HistoryOptions) -> None:
     file.producers.window_ms = round(history.producer_window * 1000)
     file.producers.total_bytes = history.producers_total
     file.streams.total_bytes = history.streams_total
-
-
-def _size_bytes(batch: StoreBatch) -> int:
-    return sum(entry.frame.size for entry in batch.entries)

@@ -39,7 +39,16 @@ from fastsse.backbone.sqlite.position_lease import (
     opened,
 )
 from fastsse.backbone.sqlite.producer_rows import ProducerRows
-from fastsse.backbone.sqlite.schema import Connect, State, check_path, open_writing, read_state
+from fastsse.backbone.sqlite.schema import (
+    VERSION,
+    VERSION_LATE,
+    Connect,
+    State,
+    check_path,
+    open_writing,
+    read_state,
+    versions,
+)
 from fastsse.backbone.sqlite.stream_file import StreamFile
 from fastsse.backbone.sqlite.topic_rows import TopicRow, TopicRows
 from fastsse.backbone.sqlite.verifying import cut_short
@@ -155,6 +164,7 @@ class HistoryFile:
         self.topics: TopicRows = TopicRows(self.damage)
         try:
             self.state: State = read_state(self.connection)
+            self._version = versions(self.connection)[1]
             (last,) = self.connection.execute("SELECT max(place) FROM event").fetchone()
             self.last_place = last or 0
             # What the file says; None: nothing yet.
@@ -201,6 +211,10 @@ class HistoryFile:
                 make_rows(self)
             yield connection
             self.topics.store(connection)
+            are_missing = self.late.are_missing or bool(self.streams.late)
+            version = VERSION_LATE if are_missing else VERSION
+            if version != self._version:
+                connection.execute(f"PRAGMA user_version = {version}")
             if self.rows_through != self._rows_through:
                 store_through(connection, self.rows_through)
             is_changed = self.state != before or connection.total_changes != changes
@@ -208,6 +222,7 @@ class HistoryFile:
                 self.update(commits=self.state.commits + 1)
                 _store_state(connection, self.state)
             connection.execute("COMMIT")
+            self._version = version
             self._rows_through = self.rows_through
             self.late.committed()
             if is_changed:
@@ -346,6 +361,8 @@ class HistoryFile:
         return found.st_dev, found.st_ino
 
 
+_UPDATE_STATE: Final = f"UPDATE state SET {', '.join(f'{name} = ?' for name in State._fields)}"
+
+
 def _store_state(connection: sqlite3.Connection, state: State) -> None:
-    settings = ", ".join(f"{name} = ?" for name in State._fields)
-    connection.execute(f"UPDATE state SET {settings}", state)
+    connection.execute(_UPDATE_STATE, state)

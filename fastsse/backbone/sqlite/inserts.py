@@ -4,6 +4,7 @@ import sqlite3
 from collections.abc import Container, Mapping, Sequence
 from typing import Any, Final
 
+from fastsse._core import Frame
 from fastsse.backbone.judge import is_plain, new_keys
 from fastsse.backbone.sqlite.erasing import BLANKED, blank, events_through
 from fastsse.backbone.sqlite.file import HistoryFile
@@ -15,13 +16,14 @@ from fastsse.backbone.sqlite.upgrade import LOST_RECORD
 from fastsse.backbone.sqlite.values import integer
 from fastsse.backbone.sqlite.write_batch import Key, StoreBatch
 from fastsse.directives import read_control
-from fastsse.entries import Entry, pack_entry
+from fastsse.entries import Entries, Entry, pack_entry
 from fastsse.errors import FastsseError
 from fastsse.events import as_header_value
 from fastsse.streamstate import read_stream_control
 
 __all__ = [
     "mark_repeats",
+    "store_batches",
     "store_entries",
     "store_kept",
     "store_keys",
@@ -55,6 +57,24 @@ def mark_repeats(connection: sqlite3.Connection, batches: Sequence[StoreBatch]) 
             batch.repeats = range(start, start + count)
 
 
+def store_batches(file: HistoryFile, batches: Sequence[StoreBatch]) -> list[TopicRow]:
+    """Puts what is new of batches into the file, within its transaction; returns the topics that
+    have more now. O(entries log n)."""
+    appends = [batch.entries for batch in batches if batch.appended is not None]
+    if appends:
+        _store_appends(file, appends)
+    entries = [entry for batch in batches if batch.appended is None for entry in batch.stored]
+    return store_entries(file, entries) if entries else []
+
+
+def _store_appends(file: HistoryFile, batches: Sequence[Entries]) -> None:
+    """Puts batches into the file of which each entry is content of one durable stream. Their rows
+    are written later."""
+    values: list[Any] = []
+    size_bytes = sum([file.late.add_appends(entries, values) for entries in batches])
+    _store_events(file, values, size_bytes, batches[-1].last)
+
+
 def store_entries(file: HistoryFile, entries: Sequence[Entry]) -> list[TopicRow]:
     """Puts entries into the file, within its transaction; returns the topics that have more now.
     Those of durable streams have their rows written later.
@@ -62,6 +82,18 @@ def store_entries(file: HistoryFile, entries: Sequence[Entry]) -> list[TopicRow]
     Their places must be free. O(entries log n).
     """
     return store_kept(file, [(entry, entry.topics) for entry in entries], file.streams.topics)
+
+
+def _store_events(file: HistoryFile, values: Sequence[Any], size_bytes: int, last: Frame) -> None:
+    """Puts events into the file of which `last` is the newest; `values` are place, own id and
+    record of each."""
+    count = len(values) // 3
+    insert(file.connection, "event (place, own_id, record)", 3, values)
+    file.update(events=file.state.events + count, bytes=file.state.bytes + size_bytes)
+    is_newest = place_of(last.position) > file.late.last_place
+    file.late.note(place_of(last.position), count, size_bytes)
+    if last.lead_ms > 0 and is_newest:
+        _store_time(file, last)
 
 
 def store_kept(
@@ -103,12 +135,9 @@ def store_kept(
             row.events += 1
             row.bytes += size_bytes
             kept += (row.number, place, size_bytes, shared)
-    insert(file.connection, "event (place, own_id, record)", 3, events)
-    insert(file.connection, "topic_event (topic, place, bytes, shared)", 4, kept)
-    file.update(events=file.state.events + len(kept_by), bytes=file.state.bytes + total_bytes)
     if kept_by:
-        file.late.note(place_of(kept_by[-1][0].position), len(kept_by), total_bytes)
-    _store_times(file, [entry for entry, _ in kept_by])
+        _store_events(file, events, total_bytes, kept_by[-1][0].frame)
+    insert(file.connection, "topic_event (topic, place, bytes, shared)", 4, kept)
     for entry, topics in controls:  # What they delete may be among these entries.
         _obey(file, entry, topics, touched)
     return list(touched.values())
@@ -154,22 +183,20 @@ def _drop(file: HistoryFile, position: int, topic: str, rows: Mapping[str, Topic
     file.streams.has_dropped = True
 
 
-def _store_times(file: HistoryFile, entries: Sequence[Entry]) -> None:
+def _store_time(file: HistoryFile, last: Frame) -> None:
     """Marks where positions are ahead of the clock. A mark of a transaction that fails is missing
     in the file, which then answers with an earlier place."""
-    if not entries or entries[-1].frame.lead_ms <= 0:
-        return
-    last, times = entries[-1], file.times
+    times = file.times
     before = len(times)
-    times.note(last.frame.time_ms, last.position)
+    times.note(last.time_ms, last.position)
     if len(times) < before - 1:  # There were too many, or the clock was set back.
         file.connection.execute("DELETE FROM time_mark")
         marks = [(time, place_of(position)) for time, position in times]
         file.connection.executemany("INSERT INTO time_mark VALUES (?, ?)", marks)
         return
-    begins = times.begin_of(last.frame.time_ms)
+    begins = times.begin_of(last.time_ms)
     file.connection.execute("DELETE FROM time_mark WHERE time >= ?", (begins,))
-    row = last.frame.time_ms, place_of(last.position)
+    row = last.time_ms, place_of(last.position)
     file.connection.execute("INSERT INTO time_mark VALUES (?, ?)", row)
 
 
@@ -203,7 +230,7 @@ def store_keys(file: HistoryFile, batches: Sequence[StoreBatch]) -> None:
 def take_scheduled(connection: sqlite3.Connection, batches: Sequence[StoreBatch]) -> None:
     """Removes the delayed events that these batches publish, in their transaction."""
     for batch in batches:
-        if batch.refusal is not None or batch.is_of_streams or is_plain(batch.events):
+        if batch.refusal is not None or batch.appended is not None or is_plain(batch.events):
             continue
         keys = [event.directives.takes for event in batch.events if event.directives is not None]
         batch.taken = [_removed(connection, key.decode()) for key in keys if key is not None]

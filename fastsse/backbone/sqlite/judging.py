@@ -18,7 +18,7 @@ from fastsse.backbone.sqlite.places import position_of
 from fastsse.backbone.sqlite.producer_rows import ProducerRows
 from fastsse.backbone.sqlite.stream_file import StreamFile
 from fastsse.backbone.sqlite.write_batch import StoreBatch
-from fastsse.backbone.stream_rows import RowChange, changes, check
+from fastsse.backbone.stream_rows import changes, check
 from fastsse.directives import Control, read_control
 from fastsse.entries import Entry, kinds_of
 from fastsse.errors import FastsseError
@@ -36,6 +36,7 @@ class _States:
         self._file: Final = file
         self._ended: Final[dict[str, int]] = {}
         self._newest: Final[dict[str, int]] = {}
+        self._appended: Final[dict[str, StreamRow]] = {}
         self._own_ids: Final[dict[bytes, int]] = {}
 
     @property
@@ -55,18 +56,19 @@ class _States:
 
     def last_of(self, topic: str) -> int:
         """As `TopicStates`. O(log n)."""
-        if topic in self._newest:
-            return self._newest[topic]
+        if topic in self._newest or topic in self._appended:
+            row = self._appended.get(topic)
+            return max(self._newest.get(topic, 0), 0 if row is None else row.tail)
         if late := self._file.late.newest(topic):
             return position_of(late)
         self._file.topics.load(self._file.connection, (topic,))
-        row = self._file.topics.get(topic)
-        if row is None:
+        of_topic = self._file.topics.get(topic)
+        if of_topic is None:
             return 0
         found = self._file.connection.execute(
             "SELECT place FROM topic_event WHERE topic = ? AND shared IS NOT 2"
             " ORDER BY place DESC LIMIT 1",
-            (row.number,),
+            (of_topic.number,),
         ).fetchone()
         return 0 if found is None else position_of(found[0])
 
@@ -83,7 +85,7 @@ class _States:
 
     def note_appends(self, rows: Mapping[str, StreamRow]) -> None:
         """Appends that will be stored, by the rows after them."""
-        self._newest.update((topic, row.tail) for topic, row in rows.items())
+        self._appended.update(rows)
 
     def note(self, entries: Iterable[Entry]) -> None:
         """Entries that will be stored."""
@@ -141,12 +143,12 @@ def _judge_appends(batch: StoreBatch, states: _States, file: HistoryFile) -> boo
     if new_bytes and not producers.has_room(new_bytes):
         return False
     rows = appends.rows(batch.positions, limits.now_ms)
-    batch.is_of_streams = True
     batch.streams_before = appends.before
-    batch.stream_changes = [RowChange(topic, row) for topic, row in rows.items()]
+    batch.appended, batch.appended_bytes = rows, appends.size_bytes
     states.note_appends(rows)
-    streams.add(batch.stream_changes)
-    _note_producers(batch, appends, producers)
+    streams.add_appends(rows, appends.size_bytes)
+    if appends.producers:
+        _note_producers(batch, appends, producers)
     return True
 
 

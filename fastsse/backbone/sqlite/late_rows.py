@@ -12,15 +12,19 @@ rows are written.
 """
 
 import sqlite3
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from heapq import merge
+from itertools import islice
+from struct import Struct
 from typing import TYPE_CHECKING, Any, Final
 
+from fastsse._appends import add_rows, pack_appends
 from fastsse.backbone.sqlite.errors import is_malformed
 from fastsse.backbone.sqlite.places import EVENT_COST_BYTES, place_of
 from fastsse.backbone.sqlite.statements import insert
 from fastsse.backbone.sqlite.values import RECORD
 from fastsse.backbone.stream_rows import RowChange, replayed
-from fastsse.entries import Entry, unpack_entries
+from fastsse.entries import Entries, Entry, unpack_entries
 from fastsse.selectors import compile_selector
 from fastsse.subscriptions import ANY
 
@@ -38,11 +42,20 @@ __all__ = [
     "write_step",
 ]
 
-# Rows are written when so much was stored since the last time; after a crash so much is read.
+_PAIR: Final = Struct("=qq")
+# Rows are written when so much was stored since the last time; after a crash so much is read. The
+# rows of a stream cost about as much as 20 events, so with many streams more events share them.
 ROUND_EVENTS: Final = 64 * 1024
-ROUND_BYTES: Final = 64 * 1024 * 1024
+EVENTS_A_STREAM: Final = 16
+ROUND_EVENTS_MAX: Final = 512 * 1024
+ROUND_BYTES: Final = 256 * 1024 * 1024
+# Names that are sorted at once: longer lists would hold the interpreter's lock for too long.
+SORTED_NAMES: Final = 4_096
 # Streams of one transaction: 5 to 20 ms.
 STEP_STREAMS: Final = 1_024
+# About so much is inserted at once, so that little memory is in use; a multiple of a pair.
+INSERT_BYTES: Final = 256 * 16
+INSERT_VALUES: Final = 256 * 4
 # Events that are read at once after a crash.
 STEP_EVENTS: Final = 1_000
 
@@ -66,11 +79,12 @@ class LateRows:
         self.last_place = through
         self.size_bytes = 0
         self.are_known = False
-        # By topic: place and size of each event without a row, one behind the other.
-        self._kept: dict[str, list[int]] = {}
+        # By topic: place and size of each event without a row, one behind the other (`_PAIR`).
+        self._kept: dict[str, bytearray] = {}
         self._taken: list[str] = []
         self._stored_events = self._stored_bytes = 0
-        self._round: list[str] | None = None
+        self._round: Iterator[str] | None = None
+        self._is_last_step = False
         self._round_through = 0
 
     def __len__(self) -> int:
@@ -78,11 +92,16 @@ class LateRows:
 
     def add(self, topic: str, place: int, size_bytes: int) -> None:
         """Notes an event of one topic, which the transaction under way stores."""
-        kept = self._kept.get(topic)
-        if kept is None:
-            kept = self._kept[topic] = []
-        kept += (place, size_bytes)
+        self._kept.setdefault(topic, bytearray()).extend(_PAIR.pack(place, size_bytes))
         self.size_bytes += size_bytes
+
+    def add_appends(self, entries: Entries, values: list[Any]) -> int:
+        """As `add`, all entries of a batch, of which each is content of one stream. What
+        the file is to store of them is added to `values`. Returns their bytes. O(bytes)."""
+        first = place_of(entries[0].position)
+        size_bytes = pack_appends(entries, first, EVENT_COST_BYTES, values, self._kept)
+        self.size_bytes += size_bytes
+        return size_bytes
 
     def note(self, last_place: int, events: int, size_bytes: int) -> None:
         """Counts what the transaction under way stores, with rows or without."""
@@ -93,11 +112,18 @@ class LateRows:
     @property
     def are_due(self) -> bool:
         """Whether rows should be written now."""
+        enough = max(ROUND_EVENTS, EVENTS_A_STREAM * len(self._kept))
         return (
             self._round is not None
-            or self._stored_events >= ROUND_EVENTS
+            or self._stored_events >= min(enough, ROUND_EVENTS_MAX)
             or self._stored_bytes >= ROUND_BYTES
         )
+
+    @property
+    def are_missing(self) -> bool:
+        """Whether rows are missing when the transaction under way is committed. O(topics that it
+        writes)."""
+        return any(self._kept.values())
 
     def concerns(self, selectors: Iterable[str], *, by_topic: bool = False) -> bool:
         """Whether rows of matching topics are missing. For `*` no rows are needed, unless each
@@ -119,34 +145,35 @@ class LateRows:
     def newest(self, topic: str) -> int:
         """The newest place of a topic without a row; 0: there is none."""
         kept = self._kept.get(topic)
-        return kept[-2] if kept else 0
+        return int(_PAIR.unpack(kept[-_PAIR.size :])[0]) if kept else 0
 
-    def take(self, topics: Iterable[str]) -> dict[str, list[int]]:
+    def take(self, topics: Iterable[str]) -> dict[str, bytearray]:
         """What is to be written of topics, in the transaction under way. `concerns` has them until
         it is committed, because readers do not see it earlier."""
-        taken: dict[str, list[int]] = {}
+        taken: dict[str, bytearray] = {}
         for topic in topics:
             kept = self._kept.get(topic)
             if kept:
-                taken[topic], self._kept[topic] = kept, []
+                taken[topic], self._kept[topic] = kept, bytearray()
                 self._taken.append(topic)
-                self.size_bytes -= sum(kept[1::2])
         return taken
 
     def next_topics(self, others: Iterable[str]) -> list[str]:
-        """The next topics of a round, which writes what there was when it began. `others`: streams
-        whose own rows alone are missing."""
+        """The next topics of a round, in the order of names, which writes what there was when it
+        began. `others`: streams whose own rows are missing."""
         if self._round is None:
-            self._round = sorted({*self._kept, *others}, reverse=True)
+            names = [*self._kept, *(one for one in others if one not in self._kept)]
+            parts = range(0, len(names), SORTED_NAMES)
+            self._round = merge(*[sorted(names[at : at + SORTED_NAMES]) for at in parts])
             self._round_through = self.last_place
             self._stored_events = self._stored_bytes = 0
-        topics = self._round[-STEP_STREAMS:]
-        del self._round[-STEP_STREAMS:]
+        topics = list(islice(self._round, STEP_STREAMS))
+        self._is_last_step = len(topics) < STEP_STREAMS
         return topics
 
     def finished_through(self) -> int | None:
         """Ends a round of which nothing is left; returns up to where all rows are written then."""
-        if self._round:
+        if not self._is_last_step:
             return None
         self._round = None
         return self._round_through
@@ -185,15 +212,23 @@ def write_rows(file: "HistoryFile", topics: Iterable[str]) -> None:
     taken = file.late.take(topics)
     if taken:
         rows = file.rows_of(set(taken))
-        values: list[Any] = []
+        values: list[int] = []
         for name, kept in taken.items():
-            row = rows[name]
-            row.events += len(kept) // 2
-            row.bytes += sum(kept[1::2])
-            for place, size_bytes in zip(kept[::2], kept[1::2], strict=True):
-                values += (row.number, place, size_bytes, 0)
-        insert(file.connection, "topic_event (topic, place, bytes, shared)", 4, values)
+            for at in range(0, len(kept), INSERT_BYTES):
+                some = kept[at : at + INSERT_BYTES]
+                size_bytes = add_rows(some, rows[name].number, values)
+                rows[name].events += len(some) // _PAIR.size
+                rows[name].bytes += size_bytes
+                file.late.size_bytes -= size_bytes
+                if len(values) >= INSERT_VALUES:
+                    _insert(file, values)
+        _insert(file, values)
     file.streams.write_late(topics)
+
+
+def _insert(file: "HistoryFile", values: list[int]) -> None:
+    insert(file.connection, "topic_event (topic, place, bytes, shared)", 4, values)
+    values.clear()
 
 
 def write_step(file: "HistoryFile") -> int:
@@ -221,6 +256,7 @@ def make_rows(file: "HistoryFile") -> None:
     """Makes the rows that are missing from the events that have none, within a transaction.
     O(events after `through`)."""
     file.streams.begin(file.connection)
+    rows_end: dict[str, int] = {}
     after = file.rows_through = file.late.through
     if not file.streams.topics:
         # The rows of other topics are never late.
@@ -231,7 +267,7 @@ def make_rows(file: "HistoryFile") -> None:
             f"SELECT place, {RECORD} FROM event WHERE place > ? ORDER BY place LIMIT ?",
             (after, STEP_EVENTS),
         ).fetchall():
-            _make_rows(file, rows)
+            _make_rows(file, rows, rows_end)
             after = rows[-1][0]
     except sqlite3.DatabaseError as error:
         if not is_malformed(error):
@@ -244,7 +280,11 @@ def make_rows(file: "HistoryFile") -> None:
     file.rows_through = after
 
 
-def _make_rows(file: "HistoryFile", rows: Sequence[tuple[int, bytes | None]]) -> None:
+def _make_rows(
+    file: "HistoryFile", rows: Sequence[tuple[int, bytes | None]], rows_end: dict[str, int]
+) -> None:
+    """The same for some events, as rows of the table of events. `rows_end`: the newest row of each
+    topic of them that was in the file before."""
     found = {place: _entry(place, record) for place, record in rows if record != b""}
     entries = {place: entry for place, entry in found.items() if entry is not None}
     file.topics.load(file.connection, {name for one in entries.values() for name in one.topics})
@@ -256,7 +296,10 @@ def _make_rows(file: "HistoryFile", rows: Sequence[tuple[int, bytes | None]]) ->
         topic = entry.topics[0]
         # The rows of a topic that is no stream any more were written when it was dropped.
         may_be_late = len(entry.topics) == 1 and topic in file.streams.topics
-        if may_be_late and not _has_row(file, topic, place):
+        if topic not in rows_end:
+            rows_end[topic] = _newest_row(file, topic)
+        # Most are behind the newest row.
+        if may_be_late and (place > rows_end[topic] or not _has_row(file, topic, place)):
             file.late.add(topic, place, sizes[place] + EVENT_COST_BYTES)
     file.streams.store()
     write_rows(file, _all(file))
@@ -274,6 +317,14 @@ def _replay(file: "HistoryFile", entry: Entry) -> None:
         row = file.streams.get(topic)
         if row is not None and entry.position > max(row.tail, row.generation):
             file.streams.add([RowChange(topic, replayed(row, topic, entry))])
+
+
+def _newest_row(file: "HistoryFile", topic: str) -> int:
+    row = file.topics.get(topic)
+    found = row and file.connection.execute(
+        "SELECT max(place) FROM topic_event WHERE topic = ?", (row.number,)
+    )
+    return (found and found.fetchone()[0]) or 0
 
 
 def _has_row(file: "HistoryFile", topic: str, place: int) -> bool:

@@ -12,8 +12,9 @@ Tables:
     time_mark: the times of places where positions were ahead of the clock.
 
 Version 2 has records of entry format 2, `meta` and `time_mark`; a file of version 1 is upgraded
-when it is opened for writing (`upgrade.py`). A record of no bytes stands for an event that was
-lost: readers get a gap event there.
+when it is opened for writing (`upgrade.py`). Version 3 is version 2 of which rows may be missing
+(`late_rows.py`): a file in use, or one that was not closed cleanly. A record of no bytes stands for
+an event that was lost: readers get a gap event there.
 
 Each connection is used by one thread at a time.
 """
@@ -31,6 +32,8 @@ from fastsse.backbone.sqlite.upgrade import NEW_TABLES, upgrade
 from fastsse.entries import Entry, unpack_entries, unpack_entries_1
 
 __all__ = [
+    "VERSION",
+    "VERSION_LATE",
     "Connect",
     "State",
     "check_path",
@@ -45,6 +48,8 @@ Connect = Callable[..., sqlite3.Connection]
 
 APPLICATION_ID: Final = 0x46535345
 VERSION: Final = 2
+# The same while rows may be missing that are written late. Programs of before that refuse the file.
+VERSION_LATE: Final = 3
 # For another program that holds the file for a moment, such as the sqlite3 shell.
 BUSY_TIMEOUT_MS: Final = 1_000
 WRITE_CACHE_KIB: Final = 32 * 1024
@@ -270,7 +275,8 @@ def _check_versions(connection: sqlite3.Connection, path: str) -> None:
     application_id, version = versions(connection)
     if application_id != APPLICATION_ID:
         raise HistoryError(path, "belongs to another program, or is empty")
-    if version > VERSION:
+    if version > VERSION_LATE:
         raise HistoryError(
-            path, f"was written by a newer fastsse (version {version}; this one reads {VERSION})"
+            path,
+            f"was written by a newer fastsse (version {version}; this one reads {VERSION_LATE})",
         )

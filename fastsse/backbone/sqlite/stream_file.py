@@ -39,13 +39,15 @@ class StreamFile:
         self.has_dropped = True
         self._now_ms: Final = now_ms
         self._connection: sqlite3.Connection | None = None
+        # What the transaction changes; whether by more than content is not known of these topics.
         self._new: dict[str, StreamRow | None] = {}
+        self._changed: set[str] = set()
         self._new_bytes = 0
         self._began_ms = 0
 
     def begin(self, connection: sqlite3.Connection) -> None:
         """A transaction has begun, perhaps on another connection than the last one."""
-        self._new, self._new_bytes = {}, 0
+        self._drop_new()
         self._began_ms = self._now_ms()
         if connection is not self._connection:
             self._connection = connection
@@ -82,35 +84,36 @@ class StreamFile:
         """Takes new rows, in the transaction under way."""
         for topic, row in changed:
             before = self.get(topic)
-            before_bytes = 0 if before is None else before.size_bytes
-            if topic in self._new:
-                self._new_bytes -= before_bytes
-            else:
-                self.bytes -= before_bytes
-            self._new[topic] = row
+            self._new_bytes -= 0 if before is None else before.size_bytes
             self._new_bytes += 0 if row is None else row.size_bytes
+            self._new[topic] = row
+            self._changed.add(topic)
+
+    def add_appends(self, rows: Mapping[str, StreamRow], size_bytes: int) -> None:
+        """As `add`, rows that differ by their content alone, to which so much was added."""
+        self._new.update(rows)
+        self._new_bytes += size_bytes
 
     def store(self) -> None:
         """Writes what was added; rows that differ by their content alone later. Of a transaction
         that fails it counts too: `forget` has all loaded again."""
-        written: dict[str, StreamRow | None] = {}
-        for topic, row in self._new.items():
-            before = self.topics.get(topic)
-            if row is None or before is None or row.fixed != before.fixed:
-                written[topic] = row
-            else:
-                self.topics[topic] = row
-                self.late[topic] = None
-                self.bytes += row.size_bytes
+        new = self._new
+        written = {topic: new.pop(topic) for topic in self._changed if self._is_due(topic)}
+        self.topics.update(new)
+        self.late.update(dict.fromkeys(new))
         self._write(written)
-        self._new, self._new_bytes = {}, 0
+        self.bytes += self._new_bytes
+        self._drop_new()
+
+    def _is_due(self, topic: str) -> bool:
+        """Whether the new row differs by more than content."""
+        row, before = self._new[topic], self.topics.get(topic)
+        return row is None or before is None or row.fixed != before.fixed
 
     def write_late(self, topics: Iterable[str]) -> None:
         """Writes the rows of those of these streams where they are newer than in the file, within a
         transaction."""
-        rows = {topic: self.topics[topic] for topic in topics if topic in self.late}
-        self.bytes -= sum(row.size_bytes for row in rows.values() if row is not None)
-        self._write(rows)
+        self._write({topic: self.topics[topic] for topic in topics if topic in self.late})
 
     def touch(self, connection: sqlite3.Connection, topic: str, generation: int) -> None:
         """Notes that a stream was read now, in the transaction under way."""
@@ -118,7 +121,6 @@ class StreamFile:
             self.begin(connection)
         row = self.get(topic)
         if row is not None and row.generation == generation:
-            self.bytes -= row.size_bytes
             self._write({topic: row._replace(touched_ms=self._now_ms())})
 
     def put_back(
@@ -130,16 +132,21 @@ class StreamFile:
             self.begin(connection)
         self.add(RowChange(*one) for one in rows)
         self._write(self._new)
-        self._new, self._new_bytes = {}, 0
+        self.bytes += self._new_bytes
+        self._drop_new()
 
     def forget(self) -> None:
         """A transaction failed: what is known may differ from the file."""
         self._connection = None
         self.late.clear()
+        self._drop_new()
+
+    def _drop_new(self) -> None:
         self._new, self._new_bytes = {}, 0
+        self._changed.clear()
 
     def _write(self, rows: Mapping[str, StreamRow | None]) -> None:
-        """Writes rows in few statements, and counts them."""
+        """Writes rows in few statements."""
         assert self._connection is not None
         values: list[Any] = []
         for topic, row in rows.items():
@@ -150,7 +157,6 @@ class StreamFile:
             else:
                 values += (topic, row.encode())
                 self.topics[topic] = row
-                self.bytes += row.size_bytes
         insert(self._connection, _UPSERT, 2, values)
 
 

@@ -1,15 +1,16 @@
 """A batch of events on its way into the file."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from fastsse.backbone import Done
 from fastsse.backbone.judge import Known, merged
 from fastsse.backbone.producers import ProducerRow
 from fastsse.backbone.stream_rows import RowChange
-from fastsse.entries import Entry
+from fastsse.entries import Entries, Entry
 from fastsse.errors import FastsseError
 from fastsse.events import Event
+from fastsse.positions import Positions
 from fastsse.streamstate import StreamRow
 
 __all__ = ["Key", "StoreBatch"]
@@ -24,7 +25,7 @@ Key = tuple[bytes, int]
 
 
 class StoreBatch:
-    """Events with positions, and the call to notify.
+    """Events with positions, which are consecutive, and the call to notify.
 
     Attributes:
         key: recognises a batch that is sent twice; None: it is never sent twice.
@@ -32,24 +33,28 @@ class StoreBatch:
         cost_bytes: its size while it waits, with the publisher's own copy of its text.
         repeats: the positions of the first time, if it is a repeat.
         known: which of its events were stored before, where some were.
-        is_of_streams: all its events are appends to streams that nothing stands against.
+        appended: all its events are appends to streams that nothing stands against: the rows after
+            them, by topic.
+        appended_bytes: what these appends add to the streams.
         refusal: why it may not be stored.
         sequence: the newest of the producer of its known events, -1: they have none.
         rows_before: what the rows of its producers were before it.
-        stream_changes: how it changes the rows of durable streams.
+        stream_changes: how it changes the rows of durable streams otherwise.
         streams_before: what these were before it.
         taken: the values of the control store that were removed with it, by key.
     """
 
     __slots__ = (
+        "appended",
+        "appended_bytes",
         "cost_bytes",
         "done",
         "entries",
         "events",
         "is_acknowledged",
-        "is_of_streams",
         "key",
         "known",
+        "positions",
         "refusal",
         "repeats",
         "rows_before",
@@ -60,18 +65,19 @@ class StoreBatch:
     )
 
     def __init__(
-        self, events: Sequence[Event], entries: Sequence[Entry], done: Done, key: Key | None
+        self, events: Sequence[Event], entries: Entries, done: Done, key: Key | None
     ) -> None:
         self.events: Final = events
+        self.positions: Final = Positions(entries[0].position, len(entries))
         self.entries: Final = entries
         self.done: Final = done
         self.key: Final = key
-        text_bytes = sum([entry.frame.size for entry in entries])
         self.cost_bytes: Final = (
-            _BATCH_COST_BYTES + _EVENT_COST_BYTES * len(entries) + 2 * text_bytes
+            _BATCH_COST_BYTES + _EVENT_COST_BYTES * len(entries) + 2 * entries.frame_bytes
         )
         self.is_acknowledged = False
-        self.is_of_streams = False
+        self.appended: Mapping[str, StreamRow] | None = None
+        self.appended_bytes = 0
         self.repeats: Sequence[int] | None = None
         self.known: Known | None = None
         self.refusal: FastsseError | None = None
@@ -103,9 +109,3 @@ class StoreBatch:
         outcome = merged(self.events, self.known, [entry.position for entry in self.stored])
         outcome.sequence = self.sequence
         return outcome
-
-    @property
-    def positions(self) -> Sequence[int]:
-        """The positions of the batch, which are consecutive."""
-        first = self.entries[0].position
-        return range(first, first + len(self.entries))

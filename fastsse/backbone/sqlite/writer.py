@@ -21,7 +21,7 @@ from fastsse.backbone.sqlite.errors import HistoryError, WriteTrouble, trouble_o
 from fastsse.backbone.sqlite.file import HistoryFile
 from fastsse.backbone.sqlite.inserts import (
     mark_repeats,
-    store_entries,
+    store_batches,
     store_keys,
     take_out,
     take_scheduled,
@@ -276,15 +276,14 @@ class Writer:
             raise HistoryError(file.path, "is gone from its place")
         lease = None
         if batches:
-            last = batches[-1].entries[-1].position
-            time_ms = batches[-1].entries[-1].frame.time_ms
-            lease = lease_for(last, file.state.leased_through, time_ms, self._commit_s)
+            last = batches[-1].entries.last
+            leased = file.state.leased_through
+            lease = lease_for(last.position, leased, last.time_ms, self._commit_s)
         with file.transaction(synced=lease is not None or self._ack == "synced") as connection:
             mark_repeats(connection, batches)
             new = [batch for batch in batches if batch.repeats is None]
             judge_batches(file, new)
-            entries = [entry for batch in new for entry in batch.stored]
-            rows = store_entries(file, entries) if entries else []
+            rows = store_batches(file, new)
             store_keys(file, new)
             self._store_puts(connection)
             take_scheduled(connection, new)
@@ -302,11 +301,11 @@ class Writer:
         self._puts.clear()
         self._touches.clear()
         self._owed = []
-        if entries:
-            self._stored_through = place_of(entries[-1].position)
+        self._stored_through = max(self._stored_through, file.late.last_place)
         self.commits += 1
         self._retention.note(rows)
-        self._checkpointer.wrote(4096 * (4 + len(rows)) + sum(e.frame.size for e in entries) * 2)
+        text_bytes = sum([batch.entries.frame_bytes for batch in new])
+        self._checkpointer.wrote(4096 * (4 + len(rows)) + text_bytes * 2)
         if batches:
             self._report(Stored(batches, file.state.leased_through, None))
 
