@@ -278,8 +278,11 @@ async def test_a_fetch_under_way_ends_with_the_key_set(
     monkeypatch.setattr(FetchedKeySet, "_fetch", fetch)
     keys = key_set(clock)
     await asyncio.sleep(0)
+    task = keys._task
+    assert task is not None
     keys.close()
-    await asyncio.wait_for(ended.wait(), 30)
+    await asyncio.wait([task], timeout=1)
+    assert ended.is_set()
 
 
 async def test_a_fetch_begins_a_pause_after_the_one_before(
@@ -289,9 +292,11 @@ async def test_a_fetch_begins_a_pause_after_the_one_before(
     await fetched(keys)
     assert keys._timer is not None
     assert keys._timer.when() - loop.time() > jwks.REFRESH_S - 5
+    regular = keys._timer
     clock.now_s += 20
     waits.on(keys, "x")
     assert 25 < keys._timer.when() - loop.time() <= 30
+    assert regular.cancelled(), "one fetch is enough"
     # A later one does not put an earlier one off.
     due = keys._timer
     waits.on(keys, "y")
@@ -300,6 +305,74 @@ async def test_a_fetch_begins_a_pause_after_the_one_before(
     assert due.cancelled()
     refused = [answer for answer in waits.answers if isinstance(answer, Unavailable)]
     assert [answer.retry_after_s for answer in refused] == [1, 1]
+
+
+async def test_the_pause_counts_from_the_last_fetch(answers: list[Any], clock: Clock) -> None:
+    keys, waits, loop = key_set(clock, pause_s=50.0), Waits(), asyncio.get_running_loop()
+    await fetched(keys)
+    clock.now_s += 40
+    keys._begin()
+    await fetched(keys)
+    clock.now_s += 20
+    waits.on(keys, "x")
+    assert keys._timer is not None
+    assert 25 < keys._timer.when() - loop.time() <= 30
+    keys.close()
+
+
+@pytest.mark.parametrize(("pause_s", "retry_after_s"), [(0.01, 1), (1.6, 2), (5.0, 5)])
+async def test_a_request_may_return_after_the_pause_when_a_fetch_has_failed(
+    answers: list[Any], clock: Clock, pause_s: float, retry_after_s: int
+) -> None:
+    answers[:] = [OSError("away")]
+    keys, waits = key_set(clock, pause_s), Waits()
+    waits.on(keys)
+    await fetched(keys)
+    (refused,) = waits.answers
+    assert isinstance(refused, Unavailable)
+    assert refused.retry_after_s == retry_after_s
+    keys.close()
+
+
+async def test_a_name_is_not_missed_by_a_fetch_that_failed(
+    answers: list[Any], clock: Clock
+) -> None:
+    keys, waits = key_set(clock), Waits()
+    await fetched(keys)
+    answers[:] = [OSError("away")]
+    waits.on(keys, "new")
+    keys._begin()
+    await fetched(keys)
+    assert isinstance(waits.answers[0], Unavailable)
+    answers[:] = [orjson.dumps({"keys": [jwk(rsa_key(), "new")]})]
+    waits.on(keys, "new")
+    keys._begin()
+    await fetched(keys)
+    assert waits.answers[1] is None
+    assert len(keys.find("RS256", "new")) == 1
+    keys.close()
+
+
+@pytest.mark.parametrize(
+    ("failure", "reason"),
+    [
+        (ValueError("the status is 500"), "the status is 500"),
+        (OSError("http://127.0.0.1/?secret=s3cret"), "OSError"),
+    ],
+)
+async def test_a_fetch_that_failed_is_logged_with_our_own_words_only(
+    answers: list[Any],
+    clock: Clock,
+    caplog: pytest.LogCaptureFixture,
+    failure: Exception,
+    reason: str,
+) -> None:
+    answers[:] = [failure]
+    keys = key_set(clock)
+    await fetched(keys)
+    keys.close()
+    (record,) = (one for one in caplog.records if "can't be fetched" in one.getMessage())
+    assert record.reason == reason  # type: ignore[attr-defined]
 
 
 async def test_after_a_fetch_that_failed_the_next_is_in_half_a_minute(

@@ -269,6 +269,36 @@ def test_the_header_of_an_issuer_is_read_once(monkeypatch: pytest.MonkeyPatch) -
     assert token.open_token(mint({"x": 1}, header={"kid": "of-an-issuer"})).kid == first.kid
 
 
+@pytest.mark.parametrize(("head_bytes", "known"), [(512, True), (514, False)])
+def test_headers_of_up_to_512_bytes_are_remembered(
+    monkeypatch: pytest.MonkeyPatch, head_bytes: int, known: bool
+) -> None:
+    from fastsse.auth import token
+
+    remembered: dict[bytes, object] = {}
+    monkeypatch.setattr(token, "_headers", remembered)
+    name = "k" * (head_bytes * 3 // 4 - len(b'{"alg":"HS256","cty":""}'))
+    raw = mint(header={"cty": name})
+    assert raw.index(b".") == head_bytes
+    token.open_token(raw)
+    assert list(remembered) == ([raw[:head_bytes]] if known else [])
+
+
+def test_remembered_headers_make_room_when_they_are_too_many(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from fastsse.auth import token
+
+    remembered: dict[bytes, object] = {}
+    monkeypatch.setattr(token, "_headers", remembered)
+    monkeypatch.setattr(token, "_HEADERS_MAX", 3)
+    counts = []
+    for number in range(5):
+        token.open_token(mint(header={"kid": f"{number}"}))
+        counts.append(len(remembered))
+    assert counts == [1, 2, 3, 1, 2]
+
+
 @pytest.mark.parametrize(
     "header",
     [

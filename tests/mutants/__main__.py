@@ -2,16 +2,17 @@
 
 import argparse
 import ast
+import os
 import sys
-import tempfile
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from tests.mutants import swaps
 from tests.mutants.changes import changes
-from tests.mutants.forks import ROOT, Module, reached, survives
+from tests.mutants.forks import ROOT, Module, survives
 from tests.mutants.imports import import_before
 
 TABLE: Final = Path(__file__).with_name("modules.toml")
@@ -32,6 +33,14 @@ class Result:
         return f"{line}, {self.explained} of them with a reason" if self.explained else line
 
 
+@dataclass(frozen=True)
+class Options:
+    """Which changes are tried, and how many at a time."""
+
+    part: slice = field(default_factory=lambda: slice(None))
+    jobs: int = 2
+
+
 def table() -> Iterator[tuple[Module, Mapping[str, str]]]:
     """The modules that are tried, each with the changes that can't be noticed and why."""
     for name, entry in tomllib.loads(TABLE.read_text("utf-8")).items():
@@ -39,35 +48,28 @@ def table() -> Iterator[tuple[Module, Mapping[str, str]]]:
 
 
 def tried(
-    module: Module,
-    left: Mapping[str, str],
-    tell: Callable[[str], None],
-    part: slice = slice(None),
+    module: Module, left: Mapping[str, str], tell: Callable[[str], None], options: Options
 ) -> Result:
     """Tries each change of a module, or a part of them, and tells which no test noticed."""
     import_before(module)
     tree = ast.parse((ROOT / module.path).read_text("utf-8"))
-    with tempfile.TemporaryDirectory() as folder:
-        lines = reached(module, tree, Path(folder))
-    if lines is None:
+    chosen = list(changes(tree))[options.part]
+    near = swaps.tried(module, chosen, tree, options.jobs)
+    if near.fails:
         raise SystemExit(f"{module.path}: the tests fail without a change, or take too long")
-    wide = Module(module.path, lines.files() or module.tests, module.limit_s)
-    result = Result(module)
-    noticed = []
-    for change in list(changes(tree))[part]:
-        result.tried += 1
-        changed = change.applied(tree)
-        near = lines.tests_of(change.lines)
-        # Those that reach the line are quick; what they let pass, the others may see.
-        if (near and not survives(module, changed, near)) or not survives(wide, changed):
-            noticed.append(change.text)
-            continue
+    wide = Module(module.path, near.files or module.tests, module.limit_s)
+    result = Result(module, len(chosen))
+    survivors = set(near.survivors)
+    survivors |= {one for one in near.untried if survives(wide, chosen[one].applied(tree))}
+    for number in sorted(survivors):
+        change = chosen[number]
         if change.text in left:
             result.explained += 1
             continue
         result.unnoticed.append(change.text)
         tell(f"{module.path}:{change.lines[0][0]}: {change.text}")
-    for text in sorted(set(left) & set(noticed)):
+    texts = {chosen[number].text for number in survivors}
+    for text in sorted({one.text for one in chosen if one.text in left} - texts):
         tell(f"{module.path}: {text}: has a reason in {TABLE.name}, and is noticed")
     tell(str(result))
     return result
@@ -85,6 +87,7 @@ def main() -> int:
     parser.add_argument(
         "--skip", type=int, default=0, metavar="COUNT", help="leave the first changes out"
     )
+    parser.add_argument("--jobs", type=int, default=2, metavar="COUNT", help="at a time")
     given = parser.parse_args()
     known = {module.path: (module, left) for module, left in table()}
     if given.module is not None and not given.tests and given.module not in known:
@@ -94,9 +97,16 @@ def main() -> int:
         left = known[given.module][1] if given.module in known else {}
         chosen = [(Module(given.module, given.tests, given.limit), left)]
     end = None if given.most is None else given.skip + given.most
-    part = slice(given.skip, end)
-    results = [tried(module, left, _print, part) for module, left in chosen]
-    return int(any(result.unnoticed for result in results))
+    options = Options(slice(given.skip, end), given.jobs)
+    return int(not all([_is_noticed(module, left, options) for module, left in chosen]))
+
+
+def _is_noticed(module: Module, left: Mapping[str, str], options: Options) -> bool:
+    """Tries a module in a fork: what was imported for one can't be changed for the next."""
+    child = os.fork()
+    if child == 0:
+        sys.exit(bool(tried(module, left, _print, options).unnoticed))
+    return os.waitpid(child, 0)[1] == 0
 
 
 def _print(text: str) -> None:

@@ -1,24 +1,21 @@
-"""Runs tests with a changed module, each time in a fork of a process that has imported the packages
-already, so that one takes half a second."""
+"""Runs tests with a changed module from the start, each time in a fork of a process that has
+imported the packages already."""
 
 import ast
 import importlib.abc
 import importlib.machinery
 import importlib.util
 import os
-import pickle
 import resource
 import signal
 import sys
-import threading
 import time
-from collections import defaultdict
-from collections.abc import Callable, Collection, Generator, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType, ModuleType
-from typing import Any, Final
+from types import ModuleType
+from typing import Final
 
 import pytest
 
@@ -44,59 +41,6 @@ class Module:
         return ".".join(self.path.with_suffix("").parts)
 
 
-@dataclass
-class Reached:
-    """Which tests run which lines; a plugin of pytest.
-
-    A line that runs while modules are imported, or in a fixture of several tests, is one of the
-    first test that needs it.
-    """
-
-    path: str
-    lines: dict[int, set[str]] = field(default_factory=lambda: defaultdict(set))
-    _test: str = ""
-
-    @pytest.hookimpl(wrapper=True)
-    def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:
-        self._test = item.nodeid
-        threading.settrace(self._called)
-        sys.settrace(self._called)
-        try:
-            return (yield)
-        finally:
-            sys.settrace(None)
-            threading.settrace(None)  # type: ignore[arg-type]
-
-    def _called(self, frame: FrameType, event: str, argument: Any) -> Any:
-        return self._line if frame.f_code.co_filename == self.path else None
-
-    def _line(self, frame: FrameType, event: str, argument: Any) -> Any:
-        self.lines[frame.f_lineno].add(self._test)
-        return self._line
-
-    def files(self) -> list[str]:
-        """Those with a test that runs any line."""
-        tests = set[str]().union(*self.lines.values())
-        return sorted({test.partition("::")[0] for test in tests})
-
-    def tests_of(self, lines: Iterable[range]) -> set[str]:
-        """Those of the first range that any test runs a line of."""
-        for one in lines:
-            if found := set[str]().union(*(self.lines[line] for line in one if line in self.lines)):
-                return found
-        return set()
-
-
-@dataclass(frozen=True)
-class _Only:
-    """A plugin of pytest: leaves all other tests out."""
-
-    tests: Collection[str]
-
-    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
-        items[:] = [item for item in items if item.nodeid in self.tests]
-
-
 class _Loader(importlib.abc.Loader, importlib.abc.MetaPathFinder):
     """Gives a module the code of a changed tree."""
 
@@ -115,33 +59,15 @@ class _Loader(importlib.abc.Loader, importlib.abc.MetaPathFinder):
         exec(compile(self._tree, self._module.path, "exec"), module.__dict__)
 
 
-def survives(module: Module, tree: ast.Module, tests: Collection[str] | None = None) -> bool:
-    """Whether all tests of a module, or these, pass with a tree; one that takes too much processor
-    time fails."""
-    if tests is None:
-        return passes(module.limit_s, lambda: _run(module, tree, module.tests))
-    files = sorted({test.partition("::")[0] for test in tests})
-    return passes(module.limit_s, lambda: _run(module, tree, files, _Only(tests)))
-
-
-def reached(module: Module, tree: ast.Module, folder: Path) -> Reached | None:
-    """Which tests run which of the module's lines; None if they fail without a change."""
-    file = folder / "lines"
+def survives(module: Module, tree: ast.Module) -> bool:
+    """Whether all tests of a module pass with a tree; one that takes too much processor time
+    fails."""
 
     def run() -> int:
-        plugin = Reached(str(module.path))
-        status = _run(module, tree, module.tests, plugin)
-        file.write_bytes(pickle.dumps(dict(plugin.lines)))
-        return status
+        sys.meta_path.insert(0, _Loader(module, tree))
+        return run_tests(module.tests)
 
-    if not passes(10 * module.limit_s, run):
-        return None
-    return Reached(str(module.path), pickle.loads(file.read_bytes()))
-
-
-def _run(module: Module, tree: ast.Module, files: Sequence[str], *plugins: object) -> int:
-    sys.meta_path.insert(0, _Loader(module, tree))
-    return run_tests(files, *plugins)
+    return passes(module.limit_s, run)
 
 
 def run_tests(files: Sequence[str], *plugins: object) -> int:
@@ -151,7 +77,7 @@ def run_tests(files: Sequence[str], *plugins: object) -> int:
     # Our own plugin imports what is changed here, and pytest's importer would give it unchanged
     # code.
     left_out = ("fastsse.testing.plugin", "cacheprovider", "xdist")
-    options = ["--assert=plain", "-x", "-q", *(f"-pno:{name}" for name in left_out)]
+    options = ["--assert=plain", "--tb=native", "-x", "-q", *(f"-pno:{name}" for name in left_out)]
     return int(pytest.main([*options, *files], plugins=list(plugins)))
 
 
