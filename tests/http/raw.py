@@ -3,6 +3,7 @@
 import asyncio
 import json
 import socket
+import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -154,6 +155,27 @@ async def connected(server: Server) -> AsyncIterator[Raw]:
     """A connection to the server's first address."""
     async with opened(server.addresses[0]) as raw:
         yield raw
+
+
+@asynccontextmanager
+async def secure(
+    port: int,
+    certificate: str,
+    *,
+    most: ssl.TLSVersion = ssl.TLSVersion.MAXIMUM_SUPPORTED,
+    **more: Any,
+) -> AsyncIterator[Raw]:
+    """A connection over TLS, of at most this version, to a server with this certificate."""
+    context = ssl.create_default_context(cafile=certificate)
+    context.maximum_version = most
+    reader, writer = await asyncio.open_connection(
+        "127.0.0.1", port, ssl=context, server_hostname="localhost", **more
+    )
+    try:
+        yield Raw(reader, writer)
+    finally:
+        writer.transport.abort()
+        await asyncio.sleep(0)
 
 
 @asynccontextmanager

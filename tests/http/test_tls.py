@@ -2,7 +2,6 @@
 is said."""
 
 import asyncio
-import contextlib
 import json
 import os
 import ssl
@@ -14,10 +13,9 @@ import pytest
 from fastsse import _door
 from fastsse.client import Publisher, Unreachable
 from fastsse.config import Config, ConfigError
-from fastsse.server import Server
 from tests.certificates import issue
 from tests.http.conftest import Start
-from tests.http.raw import TIMEOUT_S, Answer, Raw, request
+from tests.http.raw import TIMEOUT_S, Answer, Raw, request, secure
 
 try:
     _door.library_version()
@@ -29,20 +27,6 @@ except _door.TlsError:
 def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
     """A certificate and its key."""
     return issue(tmp_path_factory.mktemp("tls"), "localhost")
-
-
-@contextlib.asynccontextmanager
-async def secure(server: Server, certificate: str, **more: Any) -> Any:
-    """A connection over TLS."""
-    context = ssl.create_default_context(cafile=certificate)
-    reader, writer = await asyncio.open_connection(
-        "127.0.0.1", server.port, ssl=context, server_hostname="localhost", **more
-    )
-    try:
-        yield Raw(reader, writer)
-    finally:
-        writer.transport.abort()
-        await asyncio.sleep(0)
 
 
 async def plain(port: int, data: bytes) -> Answer:
@@ -66,7 +50,7 @@ async def read_until(raw: Raw, ending: bytes) -> bytes:
 async def test_stream_gets_each_event_and_resumes(start: Start, pair: tuple[str, str]) -> None:
     server = await start(**options(pair))
     assert server.addresses == [f"https://127.0.0.1:{server.port}"]
-    async with secure(server, pair[0]) as publisher, secure(server, pair[0]) as raw:
+    async with secure(server.port, pair[0]) as publisher, secure(server.port, pair[0]) as raw:
         await raw.send(request("GET", "/events?topic=t"))
         await read_until(raw, b"\n\n")
         ids = []
@@ -74,7 +58,7 @@ async def test_stream_gets_each_event_and_resumes(start: Start, pair: tuple[str,
             await publisher.send(request("POST", "/events?topic=t", body=b"event %d" % number))
             ids.append(json.loads((await publisher.answer()).body)["id"])
             assert b"data: event %d\n" % number in await read_until(raw, b"\n\n")
-    async with secure(server, pair[0]) as again:
+    async with secure(server.port, pair[0]) as again:
         await again.send(request("GET", "/events?topic=t", f"Last-Event-ID: {ids[0]}"))
         got = await read_until(again, b"event 2\n\n")
         assert b"event 0" not in got
@@ -84,7 +68,7 @@ async def test_stream_gets_each_event_and_resumes(start: Start, pair: tuple[str,
 async def test_large_bodies_and_answers_cross_whole(start: Start, pair: tuple[str, str]) -> None:
     server = await start(**options(pair, max_body="2MiB"))
     data = os.urandom(500_000).hex().encode()
-    async with secure(server, pair[0]) as stream, secure(server, pair[0]) as publisher:
+    async with secure(server.port, pair[0]) as stream, secure(server.port, pair[0]) as publisher:
         await stream.send(request("GET", "/events?topic=t", "Connection: close"))
         await read_until(stream, b"\n\n")
         await publisher.send(request("POST", "/events?topic=t", body=data))
@@ -99,12 +83,12 @@ async def test_large_bodies_and_answers_cross_whole(start: Start, pair: tuple[st
 
 async def test_client_has_its_own_address(start: Start, pair: tuple[str, str]) -> None:
     server = await start(**options(pair, address_streams=1))
-    async with secure(server, pair[0]) as first, secure(server, pair[0]) as second:
+    async with secure(server.port, pair[0]) as first, secure(server.port, pair[0]) as second:
         await first.send(request("GET", "/events?topic=t"))
         await read_until(first, b"\n\n")
         await second.send(request("GET", "/events?topic=t&refuse=status"))
         assert (await second.answer()).status == 429
-    async with secure(server, pair[0], local_addr=("127.0.0.2", 0)) as other:
+    async with secure(server.port, pair[0], local_addr=("127.0.0.2", 0)) as other:
         await other.send(request("GET", "/events?topic=t"))
         assert b"200 OK" in await read_until(other, b"\n\n")
 
@@ -113,7 +97,7 @@ async def test_answers_have_hsts_and_those_without_tls_have_not(
     start: Start, pair: tuple[str, str]
 ) -> None:
     server = await start(**options(pair, hsts="1d"))
-    async with secure(server, pair[0]) as raw:
+    async with secure(server.port, pair[0]) as raw:
         for method, path, body in [
             ("GET", "/healthz", None),
             ("POST", "/events?topic=t", b"1"),
@@ -137,7 +121,7 @@ async def test_http_on_the_tls_port_is_refused_with_the_reason(
     answer = await plain(server.port, request(method, "/events?topic=t", body=body))
     assert answer.status == 400
     assert "https://" in answer.json["detail"]
-    async with secure(server, pair[0]) as raw:
+    async with secure(server.port, pair[0]) as raw:
         await raw.send(request("GET", "/metrics"))
         metrics = (await raw.answer()).body.decode()
     assert 'fastsse_tls_handshakes_total{result="plain"} 1.0' in metrics
@@ -167,7 +151,7 @@ async def test_redirect_port_sends_get_to_https_and_refuses_the_rest(
 
 async def test_drain_ends_streams_with_close_notify(start: Start, pair: tuple[str, str]) -> None:
     server = await start(**options(pair))
-    async with secure(server, pair[0]) as raw:
+    async with secure(server.port, pair[0]) as raw:
         await raw.send(request("GET", "/events?topic=t"))
         await read_until(raw, b"\n\n")
         async with asyncio.TaskGroup() as group:
@@ -182,18 +166,18 @@ async def test_reload_changes_the_certificate_and_no_stream_ends(
 ) -> None:
     server = await start(**options(pair))
     newer = issue(tmp_path, "localhost")
-    async with secure(server, pair[0]) as raw:
+    async with secure(server.port, pair[0]) as raw:
         await raw.send(request("GET", "/events?topic=t"))
         await read_until(raw, b"\n\n")
         server._worker.apply(Config(**options(newer)))
-        async with secure(server, newer[0]) as publisher:
+        async with secure(server.port, newer[0]) as publisher:
             await publisher.send(request("POST", "/events?topic=t", body=b"on"))
             assert (await publisher.answer()).status == 200
         assert b"data: on" in await read_until(raw, b"\n\n")
         (tmp_path / "localhost.key").write_text("not a key")
         with pytest.raises(ConfigError, match="tls_key"):
             server._worker.apply(Config(**options(newer)))
-    async with secure(server, newer[0]) as raw:
+    async with secure(server.port, newer[0]) as raw:
         await raw.send(request("GET", "/healthz"))
         assert (await raw.answer()).status == 200
 
@@ -210,7 +194,7 @@ async def test_expired_certificate_is_served_and_logged(
     server = await start(**options(old))
     assert "A certificate has expired" in caplog.text
     with pytest.raises(ssl.SSLCertVerificationError, match="expired"):
-        async with secure(server, old[0]):
+        async with secure(server.port, old[0]):
             pass
 
 

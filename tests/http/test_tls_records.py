@@ -12,11 +12,11 @@ from fastsse.config import Config, ConfigError
 from fastsse.http import tls
 from fastsse.server import Server
 from tests.http.conftest import Start
-from tests.http.raw import TIMEOUT_S, request
+from tests.http.raw import TIMEOUT_S, request, secure
 
 pytest.importorskip("tests.http.test_tls", exc_type=ImportError)
 
-from tests.http.test_tls import options, pair, read_until, secure
+from tests.http.test_tls import options, pair, read_until
 
 __all__ = ["pair"]  # a fixture
 
@@ -51,14 +51,14 @@ async def to_end(raw: Any) -> bytes:
 
 async def test_stream_gets_each_event_and_resumes(start: Start, pair: tuple[str, str]) -> None:
     server = await start(**native(pair, heartbeat="1s"))
-    async with secure(server, pair[0]) as raw:
+    async with secure(server.port, pair[0]) as raw:
         await raw.send(request("GET", "/events?topic=t"))
         assert b"text/event-stream" in await read_until(raw, b"\r\n\r\n")
         await sealed(server, 1)
         ids = [server.publish("t", f"event {n}") for n in range(3)]
         assert b"event 2" in await read_until(raw, b"event 2\n\n")
         await read_until(raw, b":\n")  # a heartbeat
-    async with secure(server, pair[0]) as again:
+    async with secure(server.port, pair[0]) as again:
         await again.send(request("GET", "/events?topic=t", f"Last-Event-ID: {ids[0]}"))
         got = await read_until(again, b"event 2\n\n")
         assert b"event 0" not in got
@@ -70,7 +70,7 @@ async def test_stream_after_other_requests_of_its_connection(
     start: Start, pair: tuple[str, str]
 ) -> None:
     server = await start(**native(pair))
-    async with secure(server, pair[0]) as raw:
+    async with secure(server.port, pair[0]) as raw:
         for n in range(3):
             await raw.send(request("POST", "/events?topic=t", body=b"event %d" % n))
             assert json.loads((await raw.answer()).body)["id"]
@@ -89,7 +89,7 @@ async def test_large_replays_and_events_cross_whole(start: Start, pair: tuple[st
     data = "x" * 1_000_000
     for n in range(3):
         server.publish("t", f"{n} {data}")
-    async with secure(server, pair[0]) as raw:
+    async with secure(server.port, pair[0]) as raw:
         await raw.send(request("GET", "/events?topic=t&last=3", "Connection: close"))
         async with asyncio.timeout(TIMEOUT_S):
             got = b""
@@ -104,11 +104,11 @@ async def test_replay_from_a_store_attaches_later_and_is_sealed(
     server = await start(
         **native(pair, store=f"sqlite:{tmp_path}/t.db", history_total="64KiB", max_lag="64KiB")
     )
-    async with secure(server, pair[0]) as publisher:
+    async with secure(server.port, pair[0]) as publisher:
         for n in range(200):
             await publisher.send(request("POST", "/events?topic=t", body=b"%d " % n + b"y" * 2000))
             assert (await publisher.answer()).status == 200
-        async with secure(server, pair[0]) as raw:
+        async with secure(server.port, pair[0]) as raw:
             await raw.send(request("GET", "/events?topic=t", "Last-Event-ID: earliest"))
             async with asyncio.timeout(TIMEOUT_S):
                 got = b""
@@ -120,7 +120,7 @@ async def test_replay_from_a_store_attaches_later_and_is_sealed(
 
 async def test_drain_ends_streams_with_retry(start: Start, pair: tuple[str, str]) -> None:
     server = await start(**native(pair, drain="100ms"))
-    async with secure(server, pair[0]) as raw:
+    async with secure(server.port, pair[0]) as raw:
         await raw.send(request("GET", "/events?topic=t"))
         await read_until(raw, b"\n\n")
         await sealed(server, 1)
@@ -148,7 +148,7 @@ async def test_tls_1_2_is_counted_and_served_by_openssl(
 
 async def test_refused_streams_are_answered_by_openssl(start: Start, pair: tuple[str, str]) -> None:
     server = await start(**native(pair, address_streams=1))
-    async with secure(server, pair[0]) as first, secure(server, pair[0]) as second:
+    async with secure(server.port, pair[0]) as first, secure(server.port, pair[0]) as second:
         await first.send(request("GET", "/events?topic=t"))
         await read_until(first, b"\n\n")
         await second.send(request("GET", "/events?topic=t&refuse=status"))
@@ -159,7 +159,7 @@ async def test_reload_of_certificates_leaves_streams_alone(
     start: Start, pair: tuple[str, str]
 ) -> None:
     server = await start(**native(pair))
-    async with secure(server, pair[0]) as raw, secure(server, pair[0]) as later:
+    async with secure(server.port, pair[0]) as raw, secure(server.port, pair[0]) as later:
         await raw.send(request("GET", "/events?topic=t"))
         await read_until(raw, b"\n\n")
         await sealed(server, 1)
@@ -174,7 +174,7 @@ async def test_reload_of_certificates_leaves_streams_alone(
 
 async def test_openssl_keeps_all_records_by_default(start: Start, pair: tuple[str, str]) -> None:
     server = await start(**options(pair))
-    async with secure(server, pair[0]) as raw:
+    async with secure(server.port, pair[0]) as raw:
         await raw.send(request("GET", "/events?topic=t"))
         await read_until(raw, b"\n\n")
         server.publish("t", "one")

@@ -7,7 +7,7 @@ import itertools
 import json
 import socket
 import ssl
-from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import pytest
@@ -15,11 +15,11 @@ import pytest
 from fastsse.server import Server
 from tests.auth.minting import SECRET, grants, mint
 from tests.http.conftest import Start
-from tests.http.raw import TIMEOUT_S, Raw, Stream, request, until
+from tests.http.raw import TIMEOUT_S, Raw, Stream, request, secure, until
 
 pytest.importorskip("tests.http.test_tls", exc_type=ImportError)
 
-from tests.http.test_tls import pair, read_until, secure
+from tests.http.test_tls import pair, read_until
 from tests.http.test_tls_records import counted, native, released
 
 __all__ = ["pair"]  # a fixture
@@ -28,19 +28,9 @@ __all__ = ["pair"]  # a fixture
 END = json.dumps({"n": 99, "text": "the end"})
 
 
-@contextlib.asynccontextmanager
-async def kept(server: Server, certificate: str) -> AsyncIterator[Raw]:
+def kept(port: int, certificate: str) -> AbstractAsyncContextManager[Raw]:
     """A client of TLS 1.2, whose streams stay with OpenSSL."""
-    context = ssl.create_default_context(cafile=certificate)
-    context.maximum_version = ssl.TLSVersion.TLSv1_2
-    reader, writer = await asyncio.open_connection(
-        "127.0.0.1", server.port, ssl=context, server_hostname="localhost"
-    )
-    try:
-        yield Raw(reader, writer)
-    finally:
-        writer.transport.abort()
-        await asyncio.sleep(0)
+    return secure(port, certificate, most=ssl.TLSVersion.TLSv1_2)
 
 
 async def read_all(stream: Stream) -> bytes:
@@ -106,14 +96,14 @@ async def test_client_gets_the_bytes_that_openssl_would_send(
     async with contextlib.AsyncExitStack() as stack:
         for query, rights in itertools.product(QUERIES, RIGHTS):
             for client in (secure, kept):
-                raw = await stack.enter_async_context(client(server, pair[0]))
+                raw = await stack.enter_async_context(client(server.port, pair[0]))
                 await raw.send(request("GET", f"/events?{query}", *RIGHTS[rights]))
                 stream = await raw.stream()
                 await stream.opening()
                 streams.setdefault((query, rights), []).append(stream)
         await released(server, len(streams))
         assert counted(server, "old_version") == len(streams)
-        publisher = await stack.enter_async_context(secure(server, pair[0]))
+        publisher = await stack.enter_async_context(secure(server.port, pair[0]))
         await publish_mix(server, publisher)
         for (query, rights), both in streams.items():
             sealed, by_openssl = [await read_all(stream) for stream in both]
@@ -133,12 +123,12 @@ async def test_presence_knows_sealed_streams_until_they_end(
     who = f"Authorization: Bearer {token}"
 
     async def present() -> list[Any]:
-        async with secure(server, pair[0]) as asker:
+        async with secure(server.port, pair[0]) as asker:
             await asker.send(request("GET", "/presence?topic=t", who))
             found: list[Any] = (await asker.answer()).json["subscribers"]
             return found
 
-    async with secure(server, pair[0]) as raw:
+    async with secure(server.port, pair[0]) as raw:
         await raw.send(request("GET", "/events?topic=t", who))
         await read_until(raw, b"\n\n")
         await released(server, 1)
@@ -221,7 +211,7 @@ async def test_stream_ends_before_its_key_is_used_up_and_goes_on_with_another(
     published, last = 0, ""
     for round_number in range(3):
         resume = (f"Last-Event-ID: {last}",) if round_number else ()
-        async with secure(server, pair[0]) as raw:
+        async with secure(server.port, pair[0]) as raw:
             await raw.send(request("GET", "/events?topic=t", *resume))
             stream = await raw.stream()
             await stream.opening()
@@ -262,18 +252,18 @@ async def test_streams_that_stay_with_openssl_take_three_places(
     query = request("GET", "/events?topic=t&refuse=status")
     async with contextlib.AsyncExitStack() as stack:
         for _ in range(opened_by_openssl):
-            raw = await stack.enter_async_context(kept(server, pair[0]))
+            raw = await stack.enter_async_context(kept(server.port, pair[0]))
             await raw.send(query)
             await read_until(raw, b"\n\n")
         for number in range(sealed):
-            raw = await stack.enter_async_context(secure(server, pair[0]))
+            raw = await stack.enter_async_context(secure(server.port, pair[0]))
             await raw.send(query)
             await read_until(raw, b"\n\n")
             await until(lambda: server._worker._sender.sealed_count == number + 1)  # noqa: B023
         assert frontend.room() == 0
         assert frontend.unready() == "full"
         for client in (secure, kept):
-            raw = await stack.enter_async_context(client(server, pair[0]))
+            raw = await stack.enter_async_context(client(server.port, pair[0]))
             await raw.send(query)
             answer = await raw.answer()
             assert (answer.status, answer.json["reason"]) == (503, "full")

@@ -9,6 +9,7 @@ import signal
 import socket
 import ssl
 from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ import pytest
 from fastsse import _seal
 from tests.certificates import issue
 from tests.eventstream import EventStream
-from tests.http.raw import Raw, request
+from tests.http.raw import Raw, request, secure
 from tests.supervisor.service import TIMEOUT_S, Service, reload
 
 try:
@@ -36,17 +37,8 @@ class Site:
         self.port = int(service.url.rpartition(":")[2])
         self.certificate = certificate
 
-    @contextlib.asynccontextmanager
-    async def connected(self) -> AsyncIterator[Raw]:
-        context = ssl.create_default_context(cafile=self.certificate)
-        reader, writer = await asyncio.open_connection(
-            "127.0.0.1", self.port, ssl=context, server_hostname="localhost"
-        )
-        try:
-            yield Raw(reader, writer)
-        finally:
-            writer.transport.abort()
-            await asyncio.sleep(0)
+    def connected(self) -> AbstractAsyncContextManager[Raw]:
+        return secure(self.port, self.certificate)
 
     async def released(self) -> int:
         """Streams that have left OpenSSL, in all workers that live."""
