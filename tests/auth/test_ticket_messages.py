@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from fastsse.auth import ticket_store
 from fastsse.auth.rights import ANONYMOUS, Rights
 from fastsse.auth.ticket_store import TicketStore
 from fastsse.auth.tickets import _RIGHTS_BYTES_MAX, Opened, Tickets, TicketService
@@ -180,3 +181,65 @@ def test_a_ticket_that_is_opened_again_and_again_takes_no_more_memory() -> None:
     finally:
         tracemalloc.stop()
     assert got(store.get, b"stream") == b"49999"
+
+
+class Clock:
+    now_s = NOW_S
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+def names_in(store: TicketStore, *names: bytes) -> list[bytes]:
+    return [name for name in names if got(store.get, name) is not None]
+
+
+def test_entries_are_kept_up_to_the_bound_of_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ticket_store, "ENTRIES_BYTES_MAX", 3 * 108)
+    store = TicketStore(MemoryControlStore(), lambda: NOW_S)
+    names = [b"a", b"b", b"c", b"d"]
+    for name in names[:3]:
+        assert got(store.put, name, b"x" * 100, 1000) is True
+    assert names_in(store, *names) == names[:3]
+    assert got(store.put, b"d", b"x" * 100, 1000) is True
+    assert names_in(store, *names) == names[1:], "the one unused longest makes room"
+    assert got(store.put, b"a", b"x" * 317, 1000) is False, "more than all of it"
+    assert len(store) == 0
+
+
+def test_an_entry_that_is_replaced_counts_once_and_is_the_newest(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(ticket_store, "ENTRIES_BYTES_MAX", 2 * 108)
+    store = TicketStore(MemoryControlStore(), lambda: NOW_S)
+    for name in (b"a", b"b"):
+        got(store.put, name, b"x" * 100, 1000)
+    for letter in (b"y", b"z"):
+        got(store.exchange, b"a", letter * 100, 1000)
+    assert names_in(store, b"b", b"a") == [b"b", b"a"]
+    got(store.exchange, b"b", b"y" * 100, 1000)
+    got(store.put, b"c", b"x" * 100, 1000)
+    assert names_in(store, b"a", b"b", b"c") == [b"b", b"c"]
+
+
+def test_ends_without_an_entry_are_bounded_and_the_others_hold(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(ticket_store, "_ENDS_KEPT", 3)
+    clock = Clock()
+    store = TicketStore(MemoryControlStore(), clock)
+    # Used in this order, and they end in the other.
+    names = (b"a", b"b", b"c")
+    for name, life_ms in zip(names, (9_000, 6_000, 3_000), strict=True):
+        got(store.put, name, b"x", life_ms)
+    counts = []
+    for _ in range(7):
+        for name, life_ms in zip(names, (9_000, 6_000, 3_000), strict=True):
+            got(store.exchange, name, b"y", life_ms)
+            counts.append(len(store._ends))
+    # Three more than two for each entry.
+    assert max(counts) == 9
+    assert counts[5:7] == [9, 3]
+    for left in (names, names[:2], names[:1], ()):
+        assert names_in(store, *names) == list(left)
+        clock.now_s += 3

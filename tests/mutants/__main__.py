@@ -10,10 +10,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from tests.mutants import swaps
+from tests.mutants import loop
 from tests.mutants.changes import changes
 from tests.mutants.forks import ROOT, Module, survives
 from tests.mutants.imports import import_before
+from tests.mutants.swaps import Swaps
 
 TABLE: Final = Path(__file__).with_name("modules.toml")
 
@@ -54,7 +55,7 @@ def tried(
     import_before(module)
     tree = ast.parse((ROOT / module.path).read_text("utf-8"))
     chosen = list(changes(tree))[options.part]
-    near = swaps.tried(module, chosen, tree, options.jobs)
+    near = loop.tried(Swaps(module, chosen, tree), module.tests, options.jobs)
     if near.fails:
         raise SystemExit(f"{module.path}: the tests fail without a change, or take too long")
     wide = Module(module.path, near.files or module.tests, module.limit_s)

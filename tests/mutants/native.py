@@ -15,13 +15,15 @@ import shutil
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from tests.mutants.forks import ROOT, passes, run_tests
+from tests.mutants import loop
+from tests.mutants.forks import ROOT
 from tests.mutants.imports import import_packages
+from tests.mutants.loop import Reached
 
 COPY: Final = ROOT / "build" / "mutants"
 TABLE: Final = Path(__file__).with_name("native.toml")
@@ -35,14 +37,20 @@ cdef extern from *:
     """
     #ifndef FASTSSE_MUTANT
     #define FASTSSE_MUTANT
+    #include <pthread.h>
     #include <stdlib.h>
+    static int fastsse_mutant_number = -1;
+    /* A fork has a change of its own. */
+    static void fastsse_mutant_forget(void) {{ fastsse_mutant_number = -1; }}
     static int fastsse_mutant(void) {{
-        static int number = -1;
-        if (number < 0) {{
+        if (fastsse_mutant_number < 0) {{
+            static int is_told = 0;
             const char *text = getenv("{CHOSEN}");
-            number = text ? atoi(text) : 0;
+            fastsse_mutant_number = text ? atoi(text) : 0;
+            if (!is_told) pthread_atfork(NULL, NULL, fastsse_mutant_forget);
+            is_told = 1;
         }}
-        return number;
+        return fastsse_mutant_number;
     }}
     #endif
     """
@@ -189,19 +197,40 @@ def build(header: Path, text: str) -> None:
     subprocess.run([sys.executable, *words], cwd=COPY, check=True)
 
 
-def survives(tests: Sequence[str], number: int, limit_s: int) -> bool:
-    """Whether all tests pass with a change; 0: with none. A fork of this process, which has nothing
-    of fastsse yet, imports the copy."""
+class Switches:
+    """Changes of a header, as `loop.Changes`: a variable says which one is active."""
 
-    def run() -> int:
-        os.environ[CHOSEN] = str(number)
-        os.chdir(COPY)
-        sys.path.insert(0, str(COPY))
-        for name in [name for name in sys.modules if name.partition(".")[0] == "tests"]:
-            del sys.modules[name]
-        return run_tests(["--tier=all", *tests])
+    path: str | None = None
 
-    return passes(limit_s, run)
+    def __init__(self, changes: Sequence[Change]) -> None:
+        self._changes = changes
+
+    def __len__(self) -> int:
+        return len(self._changes)
+
+    def prepare(self) -> None:
+        """Nothing has to be."""
+
+    def near(self, number: int, reached: Reached) -> Collection[str]:
+        """All tests: nothing says which lines they run."""
+        return reached.seconds.keys()
+
+    def make(self, number: int) -> bool:
+        """Always true."""
+        os.environ[CHOSEN] = str(self._changes[number].number)
+        return True
+
+
+def tried(changes: Sequence[Change], tests: Sequence[str], jobs: int) -> Sequence[Change] | None:
+    """The changes that no test notices; None if the tests fail without one. This process has
+    nothing of fastsse yet, and imports the copy."""
+    os.chdir(COPY)
+    sys.path.insert(0, str(COPY))
+    ours = [name for name in sys.modules if name.partition(".")[0] == "tests"]
+    for name in ours:
+        del sys.modules[name]
+    result = loop.tried(Switches(changes), ["--tier=all", *tests], jobs)
+    return None if result.fails else [changes[number] for number in sorted(result.survivors)]
 
 
 def left(header: Path) -> Mapping[str, str]:
@@ -214,10 +243,8 @@ def main() -> int:
     """1 if a change was not noticed and has no reason."""
     parser = argparse.ArgumentParser(prog="python -m tests.mutants.native")
     parser.add_argument("header", type=Path, help="such as fastsse/native/frame.pxd")
-    parser.add_argument("tests", nargs="+", help="files or folders, the quickest first")
-    parser.add_argument(
-        "--limit", type=int, default=30, metavar="SECONDS", help="of processor time for a file"
-    )
+    parser.add_argument("tests", nargs="+", help="files or folders")
+    parser.add_argument("--jobs", type=int, default=2, metavar="COUNT", help="at a time")
     parser.add_argument("--skip", type=int, default=0, metavar="COUNT", help="leave the first out")
     parser.add_argument("--most", type=int, metavar="COUNT", help="only so many changes")
     parser.add_argument("--built", action="store_true", help="use what the last run compiled")
@@ -226,19 +253,17 @@ def main() -> int:
     if not given.built:
         build(given.header, text)
     import_packages()
-    if not given.built and not survives(given.tests, 0, 10 * given.limit):
+    end = None if given.most is None else given.skip + given.most
+    chosen = changes[given.skip : end]
+    survivors = tried(chosen, given.tests, given.jobs)
+    if survivors is None:
         parser.error("the tests fail without a change")
     reasons, unnoticed = left(given.header), 0
-    end = None if given.most is None else given.skip + given.most
-    for change in changes[given.skip : end]:
-        # File by file: most changes fail the first.
-        if not all(survives([test], change.number, given.limit) for test in given.tests):
-            continue
+    for change in survivors:
         reason = reasons.get(change.text)
         unnoticed += reason is None
         print(f"{given.header}:{change.line}: {change.text}", f"({reason})" if reason else "")
-        sys.stdout.flush()
-    print(f"{given.header}: {len(changes)} changes, {unnoticed} not noticed without a reason")
+    print(f"{given.header}: {len(chosen)} changes, {unnoticed} not noticed without a reason")
     return int(unnoticed > 0)
 
 

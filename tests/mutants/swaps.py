@@ -1,234 +1,56 @@
-"""Tries changes one after the other in forks of a process that has collected the tests.
-
-A fork gives the live functions the code of the changed ones and runs the tests that reach the
-line, the quickest first. So a change takes as long as these tests. A change that this can't try is
-for a run with the changed module from the start (`forks.survives`).
-"""
+"""Changes of functions that are imported already: they get the code of the changed ones."""
 
 import ast
 import gc
-import os
-import pickle
-import resource
-import signal
-import sys
-import threading
-import time
-from collections import defaultdict
-from collections.abc import Generator, Iterable, Iterator, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field
-from types import CodeType, FrameType, FunctionType
-from typing import Any, Final
-
-import pytest
+from collections.abc import Collection, Iterator, Sequence
+from types import CodeType, FunctionType
+from typing import Final
 
 from tests.mutants.changes import Change
-from tests.mutants.forks import ROOT, Module, run_tests
-
-#: Seconds of processor time for a change, and as many times what its tests took without it.
-_LEAST_S: Final = 5
-_TIMES: Final = 5
-#: As many times of that on the clock: a machine with other work is no reason to stop.
-_PATIENCE: Final = 6
-_UNTRIED: Final = 77
+from tests.mutants.forks import ROOT, Module
+from tests.mutants.loop import Reached
 
 
-class Reached:
-    """Which tests run which lines, and how long each test takes; a plugin of pytest, which writes
-    itself to a pipe at the end.
+class Swaps:
+    """Changes of a module, as `loop.Changes`."""
 
-    A line that runs while modules are imported is one of no test. One of a fixture of several tests
-    is one of the first that needs it.
-    """
+    def __init__(self, module: Module, changes: Sequence[Change], tree: ast.Module) -> None:
+        self.path: str | None = str(ROOT / module.path)
+        self._changes: Final = changes
+        self._tree: Final = tree
+        self._functions: list[FunctionType] = []
 
-    def __init__(self, path: str, pipe: int) -> None:
-        self._path, self._pipe, self._test = path, pipe, ""
-        self._lines: defaultdict[int, set[str]] = defaultdict(set)
-        self.seconds: Final[dict[str, float]] = {}
+    def __len__(self) -> int:
+        return len(self._changes)
 
-    @pytest.hookimpl(wrapper=True)
-    def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:
-        self._test, begun_s = item.nodeid, time.monotonic()
-        threading.settrace(self._called)
-        sys.settrace(self._called)
-        try:
-            return (yield)
-        finally:
-            sys.settrace(None)
-            threading.settrace(None)  # type: ignore[arg-type]
-            self.seconds[item.nodeid] = time.monotonic() - begun_s
+    def prepare(self) -> None:
+        """Finds the functions and methods of the module."""
+        functions = (thing for thing in gc.get_objects() if type(thing) is FunctionType)
+        self._functions = [one for one in functions if one.__code__.co_filename == self.path]
 
-    def pytest_sessionfinish(self) -> None:
-        with os.fdopen(self._pipe, "wb") as file:
-            pickle.dump(self, file)
+    def near(self, number: int, reached: Reached) -> Collection[str]:
+        """The tests that run the line, or else its statement, or else its function."""
+        return reached.tests_of(self._changes[number].lines)
 
-    def _called(self, frame: FrameType, event: str, argument: Any) -> Any:
-        return self._line if frame.f_code.co_filename == self._path else None
-
-    def _line(self, frame: FrameType, event: str, argument: Any) -> Any:
-        self._lines[frame.f_lineno].add(self._test)
-        return self._line
-
-    def files(self) -> list[str]:
-        """Those with a test that runs any line."""
-        tests = set[str]().union(*self._lines.values())
-        return sorted({test.partition("::")[0] for test in tests})
-
-    def tests_of(self, lines: Iterable[range]) -> set[str]:
-        """Those of the first range that any test runs a line of."""
-        for one in lines:
-            found = (self._lines[line] for line in one if line in self._lines)
-            if tests := set[str]().union(*found):
-                return tests
-        return set()
-
-
-@dataclass
-class Tried:
-    """What came of the changes.
-
-    Attributes:
-        survivors: the numbers of those that the tests of the line let pass.
-        untried: the numbers of those whose line no test runs, or whose function has other variables
-            than before.
-        files: those with tests of the module.
-        fails: the tests fail without a change.
-    """
-
-    survivors: list[int] = field(default_factory=list)
-    untried: list[int] = field(default_factory=list)
-    files: list[str] = field(default_factory=list)
-    fails: bool = False
-
-
-def tried(module: Module, changes: Sequence[Change], tree: ast.Module, jobs: int) -> Tried:
-    """Tries changes with the tests of a module, `jobs` at a time, in a fork of this process."""
-    read, write = os.pipe()
-    child = os.fork()
-    if child == 0:
-        os.close(read)
-        loop = _Loop(module, changes, tree, jobs)
-        status = run_tests(module.tests, loop)
-        if os.getpid() == loop.process:
-            os.write(write, pickle.dumps(loop.result))
-        os._exit(status)
-    os.close(write)
-    result: Tried = _read(read) or Tried(fails=True)
-    os.waitpid(child, 0)
-    return result
-
-
-class _Loop:
-    """A plugin of pytest: tries the changes when the tests are collected. In a fork it leaves the
-    tests that it has chosen to pytest."""
-
-    def __init__(
-        self, module: Module, changes: Sequence[Change], tree: ast.Module, jobs: int
-    ) -> None:
-        self._module, self._changes, self._tree, self._jobs = module, changes, tree, jobs
-        self.process: Final = os.getpid()
-        self.result: Final = Tried()
-        # By the process: the number of its change, and when it has had enough time.
-        self._running: dict[int, tuple[int, float]] = {}
-
-    @pytest.hookimpl(tryfirst=True)
-    def pytest_runtestloop(self, session: pytest.Session) -> bool | None:
-        reached = self._reached(session)
-        if reached is None or os.getpid() != self.process:
-            self.result.fails = True
-            return None if os.getpid() != self.process else True
-        self.result.files = reached.files()
-        functions = list(_functions(self._module))
-        # No fork looks for garbage in what all of them have.
-        gc.collect()
-        gc.freeze()
-        for number, change in enumerate(self._changes):
-            tests = reached.tests_of(change.lines)
-            while len(self._running) >= self._jobs:
-                self._wait()
-            if not tests:
-                self.result.untried.append(number)
+    def make(self, number: int) -> bool:
+        """False for a function that has other variables of an outer one than before."""
+        change = self._changes[number]
+        codes = {
+            (code.co_qualname, code.co_firstlineno): code
+            for code in _codes(compile(change.applied(self._tree), "changed", "exec"))
+            if code.co_qualname == change.function
+        }
+        is_made = False
+        for function in self._functions:
+            old = function.__code__
+            new = codes.get((old.co_qualname, old.co_firstlineno))
+            if new is None:
                 continue
-            limit_s = _LEAST_S + _TIMES * sum(reached.seconds[test] for test in tests)
-            if self._fork(number, limit_s) == 0:
-                if not _swap(functions, change.applied(self._tree), change):
-                    os._exit(_UNTRIED)
-                chosen = [item for item in session.items if item.nodeid in tests]
-                session.items[:] = sorted(chosen, key=lambda item: reached.seconds[item.nodeid])
-                return None
-        while self._running:
-            self._wait()
-        return True
-
-    def _reached(self, session: pytest.Session) -> Reached | None:
-        """Runs all tests in a fork, without a change. None if they fail, and in the fork."""
-        read, write = os.pipe()
-        child = os.fork()
-        if child == 0:
-            os.close(read)
-            session.config.pluginmanager.register(Reached(str(ROOT / self._module.path), write))
-            return None
-        os.close(write)
-        found: Reached | None = _read(read)
-        _, status = os.waitpid(child, 0)
-        return found if status == 0 else None
-
-    def _fork(self, number: int, limit_s: float) -> int:
-        child = os.fork()
-        if child == 0:
-            os.setpgid(0, 0)
-            resource.setrlimit(resource.RLIMIT_CPU, (int(limit_s), int(limit_s) + 1))
-        else:
-            self._running[child] = number, time.monotonic() + _PATIENCE * limit_s
-        return child
-
-    def _wait(self) -> None:
-        """Until one of the forks has ended. One that waits for too long is ended, and its change
-        was noticed."""
-        while True:
-            for child, (number, deadline_s) in self._running.items():
-                done, status = os.waitpid(child, os.WNOHANG)
-                if not done and time.monotonic() > deadline_s:
-                    os.kill(child, signal.SIGKILL)
-                    done, status = os.waitpid(child, 0)
-                if done:
-                    with suppress(ProcessLookupError):
-                        os.killpg(child, signal.SIGKILL)  # What a test has started.
-                    del self._running[child]
-                    if status == 0:
-                        self.result.survivors.append(number)
-                    if os.WIFEXITED(status) and os.WEXITSTATUS(status) == _UNTRIED:
-                        self.result.untried.append(number)
-                    return
-            time.sleep(0.005)
-
-
-def _functions(module: Module) -> Iterator[FunctionType]:
-    """The functions and methods of a module that are imported."""
-    for thing in gc.get_objects():
-        if type(thing) is FunctionType and thing.__code__.co_filename == str(ROOT / module.path):
-            yield thing
-
-
-def _swap(functions: Iterable[FunctionType], tree: ast.Module, change: Change) -> bool:
-    """Gives the functions of a change their code of a changed tree; whether that could be done."""
-    codes = {
-        (code.co_qualname, code.co_firstlineno): code
-        for code in _codes(compile(tree, "changed", "exec"))
-        if code.co_qualname == change.function
-    }
-    swapped = False
-    for function in functions:
-        old = function.__code__
-        new = codes.get((old.co_qualname, old.co_firstlineno))
-        if new is None:
-            continue
-        if new.co_freevars != old.co_freevars:
-            return False
-        function.__code__ = new.replace(co_filename=old.co_filename)
-        swapped = True
-    return swapped
+            if new.co_freevars != old.co_freevars:
+                return False
+            function.__code__ = new.replace(co_filename=old.co_filename)
+            is_made = True
+        return is_made
 
 
 def _codes(code: CodeType) -> Iterator[CodeType]:
@@ -236,10 +58,3 @@ def _codes(code: CodeType) -> Iterator[CodeType]:
         if isinstance(constant, CodeType):
             yield constant
             yield from _codes(constant)
-
-
-def _read(pipe: int) -> Any:
-    """What the other process wrote before it ended; None for nothing."""
-    with os.fdopen(pipe, "rb") as file:
-        raw = file.read()
-    return pickle.loads(raw) if raw else None
