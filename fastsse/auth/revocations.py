@@ -173,7 +173,7 @@ class RevocationService:
         name = revocation.name
         unconfirmed = _Unconfirmed(set(self._workers), answer)
         self._unconfirmed.setdefault(name, []).append(unconfirmed)
-        if self._take(revocation) == _NOT_DONE:
+        if not self._take(revocation):
             self._end(name, unconfirmed, _NOT_DONE)
         elif unconfirmed.workers:
             late = partial(self._end, name, unconfirmed, _NOT_DONE)
@@ -209,13 +209,14 @@ class RevocationService:
             return  # Another value under one of our keys.
         self._take(revocation)
 
-    def _take(self, revocation: Revocation) -> bytes:
+    def _take(self, revocation: Revocation) -> bool:
+        """Stores and broadcasts it; False if there are too many."""
         name = revocation.name
         known = self._kept.get(name)
         if known is None and len(self._kept) >= REVOCATIONS_MAX:
             self._forget_ended()
             if len(self._kept) >= REVOCATIONS_MAX:
-                return _NOT_DONE
+                return False
         if known is None:
             insort(self._names, name)
         else:
@@ -224,7 +225,7 @@ class RevocationService:
         packed = revocation.pack()
         self._store.put(name, packed)
         self._broadcast(packed)
-        return _DONE
+        return True
 
     def _forget_ended(self) -> None:
         now_s = self._now_s()

@@ -120,6 +120,8 @@ async def test_each_request_is_answered_once_and_its_timer_ends(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(revocations, "CONFIRM_S", 0.05)
+    faults: list[Any] = []
+    asyncio.get_running_loop().set_exception_handler(lambda loop, fault: faults.append(fault))
     service, one = Service(), revocation(1)
     service.page(1)
     service.revoke(1, one)
@@ -129,6 +131,7 @@ async def test_each_request_is_answered_once_and_its_timer_ends(
     assert service.answers == [DONE, DONE]
     await asyncio.sleep(0.1)
     assert service.answers == [DONE, DONE]
+    assert faults == []
 
 
 def test_what_another_node_has_stored_is_sent_to_the_workers() -> None:
@@ -156,6 +159,27 @@ def test_pages_end_with_the_last_revocation(count: int) -> None:
             break
     assert sorted(found) == sorted(all_of_them)
     assert pages == -(-count // 250)
+
+
+def test_a_revocation_that_comes_between_two_pages_is_in_the_next() -> None:
+    all_of_them = sorted((revocation(number) for number in range(400)), key=lambda one: one.name)
+    early, *others, late = all_of_them
+    service = Service(*others)
+    more, first = service.page(1)
+    for one in (early, late):
+        (on_put,) = service.store.listeners
+        on_put(one.name, one.pack())
+    _, second = service.page(1, more)
+    assert first + second == [*others, late]
+
+
+def test_a_revocation_that_is_repeated_with_an_earlier_end_keeps_its_own() -> None:
+    service = Service(revocation(1, NOW_S + 20))
+    (on_put,) = service.store.listeners
+    on_put("", revocation(1, NOW_S + 10).pack())
+    assert service.page(1)[1] == [revocation(1, NOW_S + 20)]
+    assert service.store.kept == {revocation(1).name: revocation(1, NOW_S + 20).pack()}
+    assert service.sent == [revocation(1, NOW_S + 20).pack()]
 
 
 def test_a_revocation_ends_with_its_second_and_leaves_the_store() -> None:

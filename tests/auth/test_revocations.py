@@ -28,8 +28,16 @@ def token(**claims: Any) -> bytes:
     ("body", "ended", "kept"),
     [
         ({"jti": "7"}, [{"jti": "7"}], [{"jti": "8"}, {}]),
-        ({"sub": "me"}, [{"sub": "me"}, {"sub": "me", "iat": NOW}], [{"sub": "you"}, {}]),
-        ({"issued_before": NOW - 50}, [{}, {"sub": "x"}], [{"iat": NOW - 50}, {"iat": NOW - 10}]),
+        (
+            {"sub": "me"},
+            [{"sub": "me"}, {"sub": "me", "iat": NOW}, {"sub": "me", "jti": "7"}],
+            [{"sub": "you"}, {}],
+        ),
+        (
+            {"issued_before": NOW - 50},
+            [{}, {"sub": "x"}, {"sub": "x", "jti": "7"}],
+            [{"iat": NOW - 50}, {"iat": NOW - 10}],
+        ),
         (
             {"sub": "me", "issued_before": NOW - 50},
             [{"sub": "me"}],
@@ -98,6 +106,17 @@ def test_a_revocation_is_forgotten_when_its_tokens_have_ended() -> None:
     node.one.revocations.forget_ended()
     assert not node.store.items()
     assert not node.one.revocations._by_token
+
+
+def test_a_token_is_refused_until_the_end_of_its_revocation() -> None:
+    node = Node()
+    end_s = node.clock() + 10
+    got(node.one.revocations.revoke, Revocation("7", None, None, end_s))
+    node.clock.now_s = end_s - 0.1
+    with pytest.raises(Unauthorised, match="revoked"):
+        node.one.subscriber(bearer(token(jti="7")), ())
+    node.clock.now_s = end_s
+    assert node.one.subscriber(bearer(token(jti="7")), ())
 
 
 def test_a_worker_learns_very_many_revocations_in_pages(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -197,7 +216,7 @@ def test_a_revocation_without_streams_costs_nothing() -> None:
 def test_a_revocation_of_tokens_that_have_ended_takes_no_memory() -> None:
     node = Node()
     for number in range(10):
-        got(node.one.revocations.revoke, Revocation(str(number), None, None, node.clock() - 1))
+        got(node.one.revocations.revoke, Revocation(str(number), None, None, node.clock()))
         got(node.one.revocations.revoke, Revocation(None, str(number), None, node.clock() - 1))
     assert not node.one.revocations._by_token
     assert not node.one.revocations._by_subject
