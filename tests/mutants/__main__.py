@@ -55,20 +55,24 @@ def tried(
     import_before(module)
     tree = ast.parse((ROOT / module.path).read_text("utf-8"))
     chosen = list(changes(tree))[options.part]
-    near = loop.tried(Swaps(module, chosen, tree), module.tests, options.jobs)
-    if near.fails:
-        raise SystemExit(f"{module.path}: the tests fail without a change, or take too long")
-    wide = Module(module.path, near.files or module.tests, module.limit_s)
     result = Result(module, len(chosen))
-    survivors = set(near.survivors)
-    survivors |= {one for one in near.untried if survives(wide, chosen[one].applied(tree))}
-    for number in sorted(survivors):
+
+    def survived(number: int) -> None:
         change = chosen[number]
         if change.text in left:
             result.explained += 1
-            continue
+            return
         result.unnoticed.append(change.text)
         tell(f"{module.path}:{change.lines[0][0]}: {change.text}")
+
+    near = loop.tried(Swaps(module, chosen, tree), module.tests, options.jobs, survived)
+    if near.fails:
+        raise SystemExit(f"{module.path}: the tests fail without a change, or take too long")
+    wide = Module(module.path, near.files or module.tests, module.limit_s)
+    others = [one for one in near.untried if survives(wide, chosen[one].applied(tree))]
+    for number in others:
+        survived(number)
+    survivors = {*near.survivors, *others}
     texts = {chosen[number].text for number in survivors}
     for text in sorted({one.text for one in chosen if one.text in left} - texts):
         tell(f"{module.path}: {text}: has a reason in {TABLE.name}, and is noticed")

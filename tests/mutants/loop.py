@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Collection, Generator, Iterable, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from types import FrameType
@@ -117,29 +117,43 @@ class Tried:
     fails: bool = False
 
 
-def tried(changes: Changes, tests: Sequence[str], jobs: int) -> Tried:
-    """Tries changes with these files or folders, `jobs` at a time, in a fork of this process."""
+def tried(
+    changes: Changes,
+    tests: Sequence[str],
+    jobs: int,
+    tell: Callable[[int], None] = lambda number: None,
+) -> Tried:
+    """Tries changes with these files or folders, `jobs` at a time, in a fork of this process. Calls
+    `tell` with each survivor at once."""
     read, write = os.pipe()
     child = os.fork()
     if child == 0:
         os.close(read)
-        loop = _Loop(changes, jobs)
-        status = run_tests(tests, loop)
-        if os.getpid() == loop.process:
-            os.write(write, pickle.dumps(loop.result))
-        os._exit(status)
+        with os.fdopen(write, "wb", buffering=0) as pipe:
+            loop = _Loop(changes, jobs, lambda number: pipe.write(pickle.dumps(number)))
+            status = run_tests(tests, loop)
+            if os.getpid() == loop.process:
+                pipe.write(pickle.dumps(loop.result))
+            os._exit(status)
     os.close(write)
-    result: Tried = _read(read) or Tried(fails=True)
+    result: Tried | None = None
+    with os.fdopen(read, "rb") as file, suppress(EOFError):
+        while result is None:
+            found = pickle.load(file)
+            if isinstance(found, Tried):
+                result = found
+            else:
+                tell(found)
     os.waitpid(child, 0)
-    return result
+    return result or Tried(fails=True)
 
 
 class _Loop:
     """A plugin of pytest: tries the changes when the tests are collected. In a fork it leaves the
     tests that it has chosen to pytest."""
 
-    def __init__(self, changes: Changes, jobs: int) -> None:
-        self._changes, self._jobs = changes, jobs
+    def __init__(self, changes: Changes, jobs: int, tell: Callable[[int], object]) -> None:
+        self._changes, self._jobs, self._tell = changes, jobs, tell
         self.process: Final = os.getpid()
         self.result: Final = Tried()
         # By the process: the number of its change, and when it has had enough time.
@@ -211,6 +225,7 @@ class _Loop:
                     del self._running[child]
                     if status == 0:
                         self.result.survivors.append(number)
+                        self._tell(number)
                     if os.WIFEXITED(status) and os.WEXITSTATUS(status) == _UNTRIED:
                         self.result.untried.append(number)
                     return

@@ -15,7 +15,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -221,16 +221,20 @@ class Switches:
         return True
 
 
-def tried(changes: Sequence[Change], tests: Sequence[str], jobs: int) -> Sequence[Change] | None:
-    """The changes that no test notices; None if the tests fail without one. This process has
-    nothing of fastsse yet, and imports the copy."""
+def tried(
+    changes: Sequence[Change], tests: Sequence[str], jobs: int, tell: Callable[[Change], None]
+) -> bool:
+    """Calls `tell` with each change that no test notices; False if the tests fail without one. This
+    process has nothing of fastsse yet, and imports the copy."""
     os.chdir(COPY)
     sys.path.insert(0, str(COPY))
-    ours = [name for name in sys.modules if name.partition(".")[0] == "tests"]
+    # Not the tool's own modules: other processes of it tell what they found in their types.
+    ours = [name for name in sys.modules if f"{name}.".startswith("tests.")]
     for name in ours:
-        del sys.modules[name]
-    result = loop.tried(Switches(changes), ["--tier=all", *tests], jobs)
-    return None if result.fails else [changes[number] for number in sorted(result.survivors)]
+        if not name.startswith("tests.mutants"):
+            del sys.modules[name]
+    words = ["--tier=all", *tests]
+    return not loop.tried(Switches(changes), words, jobs, lambda one: tell(changes[one])).fails
 
 
 def left(header: Path) -> Mapping[str, str]:
@@ -255,16 +259,19 @@ def main() -> int:
     import_packages()
     end = None if given.most is None else given.skip + given.most
     chosen = changes[given.skip : end]
-    survivors = tried(chosen, given.tests, given.jobs)
-    if survivors is None:
-        parser.error("the tests fail without a change")
-    reasons, unnoticed = left(given.header), 0
-    for change in survivors:
+    reasons, unnoticed = left(given.header), list[Change]()
+
+    def survived(change: Change) -> None:
         reason = reasons.get(change.text)
-        unnoticed += reason is None
-        print(f"{given.header}:{change.line}: {change.text}", f"({reason})" if reason else "")
-    print(f"{given.header}: {len(chosen)} changes, {unnoticed} not noticed without a reason")
-    return int(unnoticed > 0)
+        if reason is None:
+            unnoticed.append(change)
+        end = f" ({reason})" if reason else ""
+        print(f"{given.header}:{change.line}: {change.text}{end}", flush=True)
+
+    if not tried(chosen, given.tests, given.jobs, survived):
+        parser.error("the tests fail without a change")
+    print(f"{given.header}: {len(chosen)} changes, {len(unnoticed)} not noticed without a reason")
+    return int(bool(unnoticed))
 
 
 if __name__ == "__main__":

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import pytest
+
 from fastsse.hub.resume.store_queries import ENDED_MAX, StoreQueries
 
 COUNT = 20_000
@@ -57,3 +59,25 @@ def test_ended_streams_do_not_pile_up_at_one_question() -> None:
     assert len(question.askers) <= 2 * len(staying) + ENDED_MAX
     questions[0][-1]("outcome")
     assert all(stream.outcomes == ["outcome"] for stream in staying)
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_a_stream_that_waits_is_looked_at_a_few_times(same: bool) -> None:
+    looks = 0
+
+    class Counted(Stream):
+        """Every hundredth stays."""
+
+        def __init__(self, number: int) -> None:
+            self.number = number
+
+        @property  # type: ignore[override]
+        def ended(self) -> bool:
+            nonlocal looks
+            looks += 1
+            return self.number % 100 > 0
+
+    queries = StoreQueries(Stuck(), 4)  # type: ignore[arg-type]
+    for n in range(COUNT):
+        queries.read(("t",), 0 if same else n, 1_000, Counted(n))
+    assert looks < 5 * COUNT

@@ -91,6 +91,14 @@ def test_every_query_is_passed_on_and_its_answer_returned(
     assert len(store.asked) == 2
 
 
+def test_a_store_without_ended_topics_is_known_as_such() -> None:
+    store = Store()
+    queries = queries_of(store)
+    assert queries.has_ended is False
+    store.has_ended = True
+    assert queries.has_ended is True
+
+
 def test_queries_that_differ_in_anything_are_apart() -> None:
     store, asker = Store(), Asker()
     queries = queries_of(store, 10)
