@@ -59,3 +59,8 @@ cdef class Entries:
 
     cdef object entry_at(self, Py_ssize_t index)
     cdef list as_list(self)
+
+
+# As `encode_entries`, with one time for all.
+cdef Entries encode_batch_now(positions, EventBatch batch, uint64_t time_ms)
+cdef bint is_plain_batch(EventBatch batch) except -1

@@ -388,16 +388,29 @@ def set_entry_types(entry_type not None, extras_type not None):
     made_entry, made_extras = entry_type, extras_type
 
 
-def encode_entries(positions not None, events not None, times=None):
+cdef Entries new_entries():
     cdef Entries entries = Entries.__new__(Entries)
-    cdef Order order = order_of(positions, times, len(events))
     entries.entry_type = made_entry
     entries.extras_type = made_extras
     entries.frames = []
+    return entries
+
+
+def encode_entries(positions not None, events not None, times=None):
+    cdef Entries entries = new_entries()
+    cdef Order order = order_of(positions, times, len(events))
     if type(events) is EventBatch:
         encode_batch(entries, events, &order)
     else:
         encode_events(entries, events, &order)
+    return entries
+
+
+cdef Entries encode_batch_now(positions, EventBatch batch, uint64_t time_ms):
+    cdef Entries entries = new_entries()
+    cdef Order order = order_of(positions, None, len(batch.data))
+    order.has_time, order.time_ms = True, time_ms
+    encode_batch(entries, batch, &order)
     return entries
 
 
@@ -464,18 +477,24 @@ cdef int add_columns(
 
 def is_plain(events not None):
     """Whether nothing is asked of events but to be sent."""
-    cdef EventBatch batch
-    cdef Py_ssize_t at
     if type(events) is EventBatch:
-        batch = events
-        events = () if batch.events is None else batch.events
-        if batch.asked is not None:
-            for at in range(len(batch.data)):
-                if batch.asked[at] is not None and (not events or events[at] is None):
-                    return False
+        return is_plain_batch(events)
     for event in events:
-        if event is not None and event.directives is not None:
+        if event.directives is not None:
             return False
+    return True
+
+
+cdef bint is_plain_batch(EventBatch batch) except -1:
+    cdef Py_ssize_t at
+    if batch.asked is not None:
+        for at in range(len(batch.data)):
+            if batch.asked[at] is not None and (batch.events is None or batch.events[at] is None):
+                return False
+    if batch.events is not None:
+        for event in batch.events:
+            if event is not None and event.directives is not None:
+                return False
     return True
 
 

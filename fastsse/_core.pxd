@@ -1,7 +1,7 @@
 # What other native modules of the package take from `_core`. They make no native allocation of
 # their own, because what the core holds is counted in `_core` alone.
 
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
 cimport cython
 from fastsse.native.frame cimport FrameData, Text
@@ -29,3 +29,8 @@ cdef int run_add(
     Run* run, Frame frame, uint32_t* topics, uint32_t count, int policy, tuple names,
     bytes meta) except -1
 cdef void run_end(Run* run) noexcept
+
+
+# What a sender was commanded and has not done; the bytes of all native allocations.
+cdef int64_t commands_pending(sender) except -1
+cdef int64_t bytes_held() noexcept

@@ -1090,11 +1090,11 @@ cdef class Sender:
 
     @property
     def pending_commands(self):
-        return queue_pending(&self.state.queue)
+        return commands_pending(self)
 
     @property
     def memory_bytes(self):
-        return relaxed_load(&native_bytes)
+        return bytes_held()
 
     def counters(self):
         counters = &self.state.counters
@@ -1146,6 +1146,14 @@ cdef class Sender:
         if not 16 <= count <= RECORDS_MAX:
             raise ValueError(f"count must be 16 to {RECORDS_MAX}")
         relaxed_store(&self.state.records_max, count)
+
+
+cdef int64_t commands_pending(sender) except -1:
+    return queue_pending(&(<Sender?>sender).state.queue)
+
+
+cdef int64_t bytes_held() noexcept:
+    return relaxed_load(&native_bytes)
 
 
 # ---- runs of publishes -------------------------------------------------------------------------

@@ -36,6 +36,11 @@ class Lane:
     def give_back(self, data: bytes) -> None: ...
     def break_taken(self, targets: Sequence[KnownTarget], headers: RunHeaders | None) -> None: ...
 
+class Tally:
+    """A count that native code adds to."""
+
+    count: int
+
 class BegunDigest:
     """The digest of requests with an `Idempotency-Key`, up to the body: BLAKE2b of 16 bytes.
 

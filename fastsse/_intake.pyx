@@ -189,7 +189,7 @@ cdef class Lane:
 
     cdef int find_fd(self) except? -3:
         """The descriptor to send on. It is the transport's, which closes it only after the
-        connection has left ANSWERING."""
+        connection has left ANSWERING. So a transport that is closing is no obstacle."""
         if self.fd == -1:
             transport = self._transport
             self.fd = -2
@@ -202,7 +202,7 @@ cdef class Lane:
         cdef long sent = 0
         cdef int fd = self.find_fd()
         transport = self._transport
-        if fd >= 0 and not self._choked and not transport.is_closing() and self.has_flushed():
+        if fd >= 0 and not self._choked and self.has_flushed():
             # It never waits, so releasing the GIL would cost more than it gives.
             sent = send_now(fd, out, size)
             if sent < 0:
@@ -216,6 +216,12 @@ cdef class Lane:
         if not self.is_flushed:
             self.is_flushed = not self._transport.get_write_buffer_size()
         return self.is_flushed
+
+
+cdef class Tally:
+    """A count that native code adds to."""
+
+    cdef public uint64_t count
 
 
 cdef class BegunDigest:
@@ -670,8 +676,7 @@ cdef class Batch:
             if lane.state == ANSWERING:            # Else it is gone.
                 lane.answer(intake.out, size)
                 lane.settle(intake, lately_s)
-        if at > appended:
-            intake.policy.on_answered(at - appended)
+        intake.answered.count += at - appended
         self.count_appends()
         return 0
 
@@ -711,6 +716,7 @@ cdef class Intake:
     cdef HeaderNames names
     cdef HeadBounds bounds
     cdef readonly object policy
+    cdef Tally answered
     cdef object publish, publish_now, digested, call_soon, flush_now, deadlines
     cdef bytes answer_head, lines, host
     cdef dict targets, publishers, hosts
@@ -741,7 +747,7 @@ cdef class Intake:
         bint is_traced=False
     ):
         self.policy, self.publish, self.publish_now = policy, policy.publish, policy.publish_now
-        self.digested = policy.digested
+        self.digested, self.answered = policy.digested, policy.answered
         self.call_soon = loop.call_soon
         self.deadlines = deadlines
         self.flush_now = self.flush

@@ -62,6 +62,7 @@ FLOORS = [
         "_records",
         "_batch",
         "_appends",
+        "_commit",
         "_ndjson",
         "_mapping",
         "expressions",

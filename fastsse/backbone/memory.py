@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 
 from fastsse._appends import judge_appends
 from fastsse._batch import producer_runs, undirect
+from fastsse._commit import MemoryLog
 from fastsse.backbone import (
     Broken,
     Deliver,
@@ -35,7 +36,7 @@ from fastsse.backbone.producers import ProducerRow, ProducerTable, producer_cost
 from fastsse.backbone.stream_table import StreamTable
 from fastsse.config import HistoryOptions
 from fastsse.directives import without_key
-from fastsse.entries import EventBatch, KeyedBatch, encode_entries, kinds_of
+from fastsse.entries import EventBatch, KeyedBatch, kinds_of
 from fastsse.errors import FastsseError, Unavailable
 from fastsse.events import Event
 from fastsse.evicted import Evicted
@@ -45,7 +46,7 @@ from fastsse.subscriptions import Cursor
 __all__ = ["MemoryBackbone"]
 
 
-class MemoryBackbone:
+class MemoryBackbone(MemoryLog):
     """Gives positions and hands batches on within the call.
 
     Its order begins when it is made, so an id from before a restart is before all its positions.
@@ -64,12 +65,9 @@ class MemoryBackbone:
     judges_each = True
 
     def __init__(self, now_ms: Callable[[], int]) -> None:
-        self._clock = Clock(now_ms, last=position_at(now_ms()))
-        self._lead = LeadLog()
-        self._deliver: Deliver | None = None
+        super().__init__(Clock(now_ms, last=position_at(now_ms())), LeadLog())
         self.start = self._clock.last
         self.trouble: str | None = None
-        self.states: TopicStates | None = None
         self.keys = KeyTable(0, 0, now_ms)
         self.producers = ProducerTable(0, 0, now_ms)
         self.streams = StreamTable(0, now_ms)
@@ -95,11 +93,11 @@ class MemoryBackbone:
         else:
             done(self._append(events))
 
-    def append_now(self, batch: EventBatch | KeyedBatch) -> Sequence[int] | None:
-        """As `Backbone`."""
+    def _append_asked(self, batch: EventBatch | KeyedBatch) -> Sequence[int] | None:
+        """As `append_now`, where something is asked of events, a topic has ended, or there are
+        durable streams."""
+        assert self.states is not None
         events = batch.events if isinstance(batch, KeyedBatch) else batch
-        if self._deliver is None or self.states is None:
-            return None
         if not is_plain(events):
             return None if isinstance(batch, KeyedBatch) else self._append_to_streams(batch)
         if self.streams.rows and self.streams.has_any(events):
@@ -109,7 +107,7 @@ class MemoryBackbone:
         ):
             return None
         if not isinstance(batch, KeyedBatch):
-            return self._handed_on(events, self._clock.take_all(len(events)))
+            return self.hand_on(events, self._clock.take_all(len(events)))
         if self.keeps_keys:
             return None
         return self.keys.add_new(batch.keys, batch.digests, lambda: self._append(events))
@@ -138,7 +136,7 @@ class MemoryBackbone:
         # Readers of the entries may ask for the rows, so these come first.
         self.streams.note(appends.rows(positions, limits.now_ms), appends.size_bytes)
         appends.forget_keys()
-        self._handed_on(batch, positions)
+        self.hand_on(batch, positions)
         for key, *row in appends.numbers(positions):
             producers.add(key, ProducerRow(*row))
         return positions
@@ -148,17 +146,7 @@ class MemoryBackbone:
         if self.streams.rows or not is_plain(events):
             # Readers of the entries may ask for the rows, so these come first.
             self.streams.store(events, None, positions)
-        return self._handed_on(events, positions)
-
-    def _handed_on(self, events: Sequence[Event], positions: Sequence[int]) -> Sequence[int]:
-        """Delivers events that have their positions."""
-        assert self._deliver is not None
-        entries = encode_entries(positions, events, self._clock.time_ms)
-        lead_ms = entries.last.lead_ms
-        if lead_ms or self._lead.is_ahead:
-            self._lead.note(lead_ms)
-        self._deliver(entries)
-        return positions
+        return self.hand_on(events, positions)
 
     def _append_judged(self, events: Sequence[Event], states: TopicStates, done: Done) -> None:
         if len(events) == 1 and is_keyed(events[0]) and not self.streams.rows:
@@ -226,7 +214,7 @@ class MemoryBackbone:
         if not self.keeps_keys:
             # Nothing reads the key of an entry here.
             undirect(events)
-        positions = self._handed_on(events, self._clock.take_all(len(events)))
+        positions = self.hand_on(events, self._clock.take_all(len(events)))
         for key, (epoch, _, last, place) in runs.items():
             self.producers.add(key, ProducerRow(epoch, last, positions[place]))
         done(positions)

@@ -6,7 +6,6 @@ connection, which reports the reason of a refusal.
 """
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from fastsse._intake import Intake, KnownPublisher, KnownTarget, RunHeaders
@@ -82,8 +81,8 @@ class _Policy:
         self.directives = publishes.directives
         self.digested = publishes.digested
         self.request_id_line = request_id_line
-        #: Counts requests that were answered with 200. Their number follows.
-        self.on_answered = partial(context.requests.answered_many, publishes.route, b"200")
+        #: Counts publishes that were answered with 200.
+        self.answered = context.requests.tally(publishes.route, b"200")
 
     def target(self, raw: bytes) -> KnownTarget | None:
         """The target of a request line without its own id."""
@@ -114,7 +113,7 @@ class _Policy:
 
     def on_appended(self, status: int, count: int) -> None:
         """Counts appends to durable streams that were answered with a status."""
-        self._context.requests.answered_many(self._appends, b"%d" % status, count)
+        self._context.requests.tally(self._appends, b"%d" % status).count += count
 
     def on_failed(self) -> None:
         """Publishing raised an exception that is not a refusal."""

@@ -4,8 +4,10 @@ A request is counted by its route and its status. A route is a path of the route
 few. `other` counts paths that are not served, `unread` counts invalid requests.
 """
 
+from collections import defaultdict
 from typing import Final
 
+from fastsse._intake import Tally
 from fastsse.errors import StreamRefused
 from fastsse.http.problems import Problem
 from fastsse.http.request import Request
@@ -32,16 +34,15 @@ class RequestLog:
     def __init__(self, access: AccessLog) -> None:
         self._access = access
         self._unsent = 0
-        self._counts: dict[tuple[str, bytes], int] = {}
+        self._counts: defaultdict[tuple[str, bytes], Tally] = defaultdict(Tally)
 
     def answered(self, request: Request | None, head: bytes) -> None:
         """Counts an answer; `head` begins with the status line. O(1)."""
         self._count(request, head[_STATUS])
 
-    def answered_many(self, route: str, status: bytes, count: int) -> None:
-        """Counts as many answers with a status, which is three digits. O(1)."""
-        key = (route, status)
-        self._counts[key] = self._counts.get(key, 0) + count
+    def tally(self, route: str, status: bytes) -> Tally:
+        """The count of a route's answers with a status, which is three digits. O(1)."""
+        return self._counts[route, status]
 
     def opened(self, request: Request) -> None:
         """Counts a request that became a stream."""
@@ -70,14 +71,14 @@ class RequestLog:
     def counters(self) -> dict[str, int]:
         """Requests by route and status, under the names of the metrics."""
         counts = {
-            f"requests_{route} {status.decode()}": count
-            for (route, status), count in self._counts.items()
+            f"requests_{route} {status.decode()}": tally.count
+            for (route, status), tally in self._counts.items()
+            if tally.count
         }
         return {**counts, "answers_unsent": self._unsent}
 
     def _count(self, request: Request | None, status: bytes) -> None:
-        key = (_UNREAD if request is None else request.route, status)
-        self._counts[key] = self._counts.get(key, 0) + 1
+        self.tally(_UNREAD if request is None else request.route, status).count += 1
 
 
 def _what(request: Request | None) -> dict[str, str]:

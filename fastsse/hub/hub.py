@@ -13,7 +13,8 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from fastsse._batch import has_ends, has_repeated_numbers
-from fastsse._core import QUEUE_MAX, Sender
+from fastsse._commit import PublishPath
+from fastsse._core import Sender
 from fastsse.backbone import Backbone
 from fastsse.backbone.judge import JudgedPositions, is_control, is_keyed, is_plain
 from fastsse.backbone.keys import KeyTable
@@ -22,7 +23,7 @@ from fastsse.backbone.producers import ProducerTable
 from fastsse.backbone.stream_table import StreamTable
 from fastsse.config import HistoryOptions, StreamOptions
 from fastsse.directives import with_count
-from fastsse.entries import Entry, EventBatch, KeyedBatch, sizes
+from fastsse.entries import sizes
 from fastsse.errors import (
     Conflict,
     EventTooLarge,
@@ -60,7 +61,7 @@ REPLAY_MEMORY_SHARE = 0.75
 log = get_logger("hub")
 
 
-class Hub:
+class Hub(PublishPath):
     """Puts events in order, keeps them, and passes them to the sender.
 
     Arguments:
@@ -120,24 +121,18 @@ class Hub:
             now_ms=now_ms,
         )
         self._rates = PublishRates(self.topics)
-        self.events_published = 0
-        self.entries_seen = 0
+        self._polls = self.streams.polls
         self.publishes_refused: Counter[PublishReason | UnavailableReason] = Counter()
         self.erasures: Counter[str] = Counter()
         self.losses = 0
-        self.refuses = False
-        self.interceptors: Interceptors | None = None
-        self.on_entries: Callable[[Sequence[Entry]], None] | None = None
-        self.on_content: Callable[[Sequence[Entry]], None] | None = None
         self.on_sweep: Callable[[], None] | None = None
         self.tails: Final = Tails(sender, self.topics)
-        self.on_reached: Callable[[], None] | None = None
-        self._is_stopped = False
         self._now_ms = now_ms
         self._sender = sender
         self._backbone = backbone
         self._memory_limit_bytes = streams.memory_limit
         self._event_limit_bytes = streams.max_event
+        self._note_rules()
         self.history.now_ms = now_ms
         self.history.on_ended = self.channels.end
         self.history.on_reopened = self.channels.reopen
@@ -286,21 +281,6 @@ class Hub:
 
         self._backbone.append(batch, acknowledge)
 
-    def publish_now(self, batch: EventBatch | KeyedBatch) -> Sequence[int] | None:
-        """As `publish_separately`, if all of it is committed within the call, and nothing is
-        refused or known; returns the positions. Else returns None, and nothing is done."""
-        append = self._backbone.append_now
-        if append is None or self.interceptors is not None:
-            return None
-        if self._rates.active or self.topics.rules.hides:
-            return None
-        if self._objection(batch.events if isinstance(batch, KeyedBatch) else batch) is not None:
-            return None
-        positions = append(batch)
-        if positions is not None:
-            self.events_published += len(positions)
-        return positions
-
     def publish_separately(
         self,
         events: Sequence[Event],
@@ -435,6 +415,7 @@ class Hub:
         self.topics.rules.apply(history)
         self.history.apply_rules()
         self._rates.apply_rules()
+        self._note_rules()
         self._backbone.apply_rules(history)
 
     def drain(self, window_s: float, *, refuse: bool = True) -> None:
@@ -490,20 +471,22 @@ class Hub:
 
     def _objection(self, events: Sequence[Event]) -> FastsseError | None:
         """The error of a batch that can't be published now, or at all; else None."""
-        if not events:
+        why = self._obstacle(events)
+        if why == "empty":
             return InvalidEvent("events", "a batch needs at least one event")
-        if self.refuses:
-            return _refused("draining")
-        if self._sender.pending_commands >= QUEUE_MAX:
-            return _refused("queue")
-        largest_bytes, pending_bytes = sizes(events)
-        if 0 < self._event_limit_bytes < largest_bytes:
-            return EventTooLarge(largest_bytes, self._event_limit_bytes)
-        if self._sender.memory_bytes + pending_bytes > self._memory_limit_bytes:
-            return _refused("memory")
+        if why == "size":
+            return EventTooLarge(sizes(events)[0], self._event_limit_bytes)
+        if why is not None:
+            return _refused(why)
         if self.topics.rules.restricts and (wrong := self._against_rules(events)):
             return wrong
         return self._rates.objection(events) if self._rates.active else None
+
+    def _note_rules(self) -> None:
+        """Notes for publishes what the rules ask of them."""
+        rules = self.topics.rules
+        self._is_watched = self._rates.active or rules.hides
+        self._is_restricted = rules.restricts
 
     def _against_rules(self, events: Sequence[Event]) -> InvalidEvent | None:
         check = self.topics.check
@@ -526,27 +509,6 @@ class Hub:
         elif isinstance(error, InvalidEvent) and error.counted_as is not None:
             self.publishes_refused[error.counted_as] += 1
         return error
-
-    def _deliver(self, entries: Sequence[Entry]) -> None:
-        """Keeps committed entries in the history, and passes each to the channels of its topics.
-        O(entries and topics); the number of streams has no effect."""
-        if self._is_stopped:
-            return
-        channels = self.channels
-        self.history.take(
-            entries, self._sender, channels.of_everything > 0, channels.with_views > 0
-        )
-        self.entries_seen += len(entries)
-        if self.streams.polls.waiting:
-            self.streams.polls.on_entries(entries)
-        if self.on_reached is not None:
-            self.on_reached()
-        if self._rates.active:
-            self._rates.on_entries(entries)
-        if self.on_entries is not None:
-            self.on_entries(entries)
-        if self.on_content is not None:
-            self.on_content(entries)
 
     def _on_broken(self, reason: str, place: int) -> None:
         """The log of the backbone lost events, and continues after a place. All readers receive a

@@ -22,7 +22,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Final, cast
 
-from fastsse._intake import Intake, Lane
+from fastsse._intake import Intake, Lane, Tally
 from fastsse.api.access import OpenAccess
 from fastsse.api.authorization import Authorization
 from fastsse.api.publish import Publish, PublishGate
@@ -171,7 +171,7 @@ class Comparator:
             limits=LIMITS,
             loop=SimpleNamespace(call_soon=self._called.append),
             deadlines=SimpleNamespace(idle=None, lately_s=0.0),
-            requests=SimpleNamespace(answered_many=lambda route, status, count: None),
+            requests=SimpleNamespace(tally=lambda route, status: Tally()),
         )
         publishes = PublishIntake(cast(Hub, self._fast), access, inactive, 0)
         self.intake: Intake = make_intake(cast(Any, context), publishes, open_streams.route)

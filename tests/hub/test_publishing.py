@@ -13,7 +13,6 @@ from fastsse.entries import EventBatch, KeyedBatch, encode_entries
 from fastsse.errors import FastsseError, InvalidEvent, Unavailable
 from fastsse.events import Event
 from fastsse.hub import Hub, Published
-from fastsse.hub import hub as hub_module
 from fastsse.positions import position_at
 from tests.hub.onenode import START_MS, MakeNode, Node
 
@@ -103,7 +102,7 @@ def test_publishes_are_refused_when_memory_is_full_counting_what_they_bring(
 def test_publishes_are_refused_while_the_sender_is_behind(
     node: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hub_module, "QUEUE_MAX", 0)
+    monkeypatch.setattr("fastsse._commit.QUEUE_MAX", 0)
     assert refused(node, Event("a")).reason == "queue"
     assert node.hub.publishes_refused == {"queue": 1}
 
