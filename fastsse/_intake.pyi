@@ -8,6 +8,9 @@ from fastsse.errors import FastsseError
 from fastsse.events import Event
 from fastsse.http.request import Target
 
+#: What a header's name means for a publish, by lower-case name.
+MEANINGS: Final[dict[bytes, int]]
+
 class Lane:
     """What the intake uses of a connection."""
 

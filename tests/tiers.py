@@ -130,6 +130,7 @@ PARTS: Final[dict[str, Part | None]] = {
     # Tools that change code and inputs.
     "tests/test_mutants.py": Part("full", "runs tests in processes of their own"),
     "tests/test_fuzz.py": Part("slow", "thousands of inputs for each parser"),
+    "tests/http/test_fuzz_heads.py": Part("full", "builds with Cython"),
     "tests/test_guided_fuzz.py::test_libfuzzer_runs_on_the_native_parts": Part(
         "full", "builds with clang"
     ),
