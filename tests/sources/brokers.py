@@ -158,14 +158,14 @@ class PostgresServer(Program):
             subprocess.run(
                 [str(self._bin / "initdb"), "-D", str(data), "-U", "postgres", "-A", "trust",
                  "--no-sync"],
-                check=True, stdout=subprocess.DEVNULL, cwd="/", **self._user,
+                check=True, stdout=subprocess.DEVNULL, cwd="/", env=_plain(), **self._user,
             )  # fmt: skip
             (self.folder / "made").touch()
         # What a killed server leaves is its own lock.
         (data / "postmaster.pid").unlink(missing_ok=True)
         self.run(
             str(self._bin / "postgres"), "-D", str(data), "-p", str(self.port),
-            "-h", "127.0.0.1", "-k", "", cwd="/", **self._user,
+            "-h", "127.0.0.1", "-k", "", cwd="/", env=_plain(), **self._user,
         )  # fmt: skip
         self.until(lambda: self.execute("SELECT 1"))
 
@@ -195,6 +195,11 @@ class PostgresServer(Program):
     def close(self) -> None:
         super().close()
         shutil.rmtree(f"/tmp/fastsse-postgres-{self.port}", ignore_errors=True)
+
+
+def _plain() -> dict[str, str]:
+    """The environment without what a sanitizer is loaded with: initdb never ends with it."""
+    return {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}
 
 
 def with_suppress(pid: int) -> None:

@@ -18,6 +18,7 @@ from fastsse.errors import FastsseError
 from fastsse.events import DATA_JSON, DATA_TEXT, Event
 from fastsse.sources.payloads import Maker
 from fastsse.sources.source import PlainMessage
+from tests.sanitized import measures_memory
 
 _PLACEHOLDER = re.compile(r"\{([^}|]+)(?:\|([^}]*))?\}")
 _MISSING = object()
@@ -257,6 +258,7 @@ print((held_bytes() - before) // COUNT)
 """
 
 
+@measures_memory
 def test_an_event_with_mapped_meta_holds_no_room_of_the_buffer_that_it_was_written_into() -> None:
     program = _MEMORY.replace("COUNT", "20000")
     done = subprocess.run(
