@@ -20,7 +20,7 @@ COMMANDS: Mapping[str, tuple[str, str, str]] = {
     "hub": ("fastsse.cli.hub", "hub", "Order the events of workers in other programs."),
     "reload": ("fastsse.cli.reload", "reload", "Have a server read its configuration again."),
     "publish": ("fastsse.cli.publish", "publish", "Publish events to a topic."),
-    "topics": ("fastsse.cli.topics", "topics", "List topics, or end them."),
+    "topics": ("fastsse.cli.topics", "topics", "List, end and purge topics; delete events."),
     "schedule": (
         "fastsse.cli.schedule",
         "schedule",
