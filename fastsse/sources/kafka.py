@@ -303,7 +303,7 @@ class KafkaSource:
             return False
         if error.fatal():
             raise self._kafka.KafkaException(error)
-        self._error_text = f"{error.str()} ({error.name()})"
+        self._error_text = reason_of(error)
         return True
 
     def _probe(self) -> None:
@@ -356,7 +356,7 @@ class KafkaSource:
         """Errors that belong to no message; the client retries by itself."""
         if error.name() == "_ALL_BROKERS_DOWN" and self._error_text is not None:
             return  # The error before it says why.
-        self._error_text = f"{error.str()} ({error.name()})"[:300]
+        self._error_text = reason_of(error)
 
     def _on_commit(self, error: Any, partitions: Sequence[Any]) -> None:
         if error is None or self._consumer is None:

@@ -1,11 +1,16 @@
 """How clients of Kafka are made: their settings, and texts of their errors."""
 
+import re
 from typing import Any, Final
 
 from fastsse.config.source_url import read_server_url
 from fastsse.config.sources import SourceRule
 
 __all__ = ["client_settings", "reason_of", "server_settings"]
+
+REASON_CHARS: Final = 300
+# How long a try took and how many like it were left out: another text each time, for one reason.
+_EACH_TIME: Final = re.compile(r" \(after \d+ms [^()]*(?:\(s\)[^()]*)?\)")
 
 # The client holds about so many KiB that were fetched and not read.
 FETCHED_KIB: Final = 16 * 1024
@@ -73,7 +78,13 @@ def server_settings(url: str) -> dict[str, Any]:
     return found
 
 
-def reason_of(error: Exception) -> str:
-    """What an error of the client says, in one bounded line."""
-    inner = error.args[0] if error.args else error
-    return str(getattr(inner, "str", lambda: inner)())[:300]
+def reason_of(error: Any) -> str:
+    """What an error of the client says, in one bounded line that is the same at each try.
+
+    Arguments:
+        error: a `KafkaError`, or an exception, whose first argument may be one.
+    """
+    inner = error.args[0] if getattr(error, "args", ()) else error
+    if not hasattr(inner, "str"):
+        return str(inner)[:REASON_CHARS]
+    return _EACH_TIME.sub("", f"{inner.str()} ({inner.name()})")[:REASON_CHARS]

@@ -13,6 +13,7 @@ from fastsse.config import Config
 from fastsse.errors import Unavailable
 from fastsse.sources import Sources
 from fastsse.sources.extras import MissingExtra, import_extra
+from fastsse.sources.kafka_client import reason_of
 from tests.redis import cluster
 from tests.redis.cluster import subscribers
 from tests.redis.conftest import NO_SERVER
@@ -34,6 +35,16 @@ def broker(tmp_path: pathlib.Path) -> Iterator[tansu.Tansu]:
     found.start()
     yield found
     found.close()
+
+
+def test_one_reason_is_one_text_whatever_the_client_counts() -> None:
+    """The log says each reason once; a count within it would make it new at each try."""
+    kafka = pytest.importorskip("confluent_kafka")
+    texts = set()
+    for counts in ("0ms in state CONNECT", "12ms in state UP, 4 identical error(s) suppressed"):
+        error = kafka.KafkaError(-195, f"a:1/bootstrap: Connection refused (after {counts})")
+        texts |= {reason_of(error), reason_of(kafka.KafkaException(error))}
+    assert texts == {"a:1/bootstrap: Connection refused (_TRANSPORT)"}
 
 
 def rule(broker: tansu.Tansu, **more: Any) -> dict[str, Any]:
