@@ -38,12 +38,15 @@ class Inbox:
     def __len__(self) -> int:
         return len(self._queue)
 
-    def add(self, origin: str, payload: bytes, words: Callable[[], Words]) -> bool:
-        """Takes a message; False: it was dropped."""
+    def add(
+        self, origin: str, payload: bytes, words: Callable[[], Words], *, is_kept: bool = False
+    ) -> bool:
+        """Takes a message; False: it was dropped. `is_kept`: the other system keeps it until it is
+        acknowledged, so it is not lost then, and not counted."""
         # The event has the text, and so has the message that it was made of.
         cost_bytes = 2 * (len(payload) + len(origin)) + _COST_BYTES
         if len(self._queue) >= self._most or self._queued_bytes + cost_bytes > WAITING_BYTES:
-            self._counts["sources_dropped"] += 1
+            self._counts["sources_dropped"] += not is_kept
             return False
         message = PlainMessage(origin, payload, words)
         self._queue.append((time.monotonic_ns(), message, cost_bytes))

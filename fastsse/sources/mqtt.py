@@ -2,7 +2,8 @@
 
 The session is kept by the broker, so what is published while this node is away comes later. A
 message is acknowledged when the log has its event: it is delivered at least once, and what is not
-acknowledged bounds what the broker sends.
+acknowledged bounds what the broker sends. Where that is more than may wait, the source connects
+again when the log has the others: the broker then sends the rest once more, in order.
 """
 
 import asyncio
@@ -47,6 +48,9 @@ class MqttSource:
         self._inbox = Inbox(rule.pending, publisher.counts)
         # Message ids of the waiting messages, to acknowledge.
         self._ids: list[tuple[int, int]] = []
+        # Whether messages with an acknowledgement did not fit; all later ones are left to the next
+        # connection too, which keeps their order.
+        self._overflowed = False
         self._client: Any = None
         self._reading: asyncio.Task[None] | None = None
 
@@ -55,6 +59,7 @@ class MqttSource:
         await self._connect(f"fastsse-{self._rule.group}-{self._rule.name}", keeps=True)
         self._inbox.clear()
         self._ids = []
+        self._overflowed = False
         self._client._client.manual_ack_set(True)
         self._reading = asyncio.create_task(self._read_all())
         try:
@@ -66,8 +71,11 @@ class MqttSource:
         """As Source."""
         reading = self._reading
         assert reading is not None
-        if reading.done() and not len(self._inbox):
-            raise SourceAway(_text(reading.exception() or OSError("the connection was lost")))
+        if not len(self._inbox):
+            if reading.done():
+                raise SourceAway(_text(reading.exception() or OSError("the connection was lost")))
+            if self._overflowed:
+                raise SourceAway("more messages came than may wait: the broker sends them again")
         return await self._inbox.read()
 
     async def acknowledge(self, batch: Batch) -> None:
@@ -133,10 +141,14 @@ class MqttSource:
 
     async def _read_all(self) -> None:
         async for message in self._client.messages:
-            topic = str(message.topic)
-            taken = self._inbox.add(topic, _bytes(message.payload), _words_of(topic))
-            if taken:
+            topic, is_kept = str(message.topic), message.qos > 0
+            if is_kept and self._overflowed:
+                continue
+            payload = _bytes(message.payload)
+            if self._inbox.add(topic, payload, _words_of(topic), is_kept=is_kept):
                 self._ids.append((message.mid, message.qos))
+            elif is_kept:
+                self._overflowed = True
 
 
 def _words_of(topic: str) -> Any:
