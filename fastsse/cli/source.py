@@ -71,6 +71,8 @@ def test(name: str, file: str | None, count: int, wait: float, as_json: bool) ->
     if name not in rules:
         known = ", ".join(rules) or "none"
         raise click.BadParameter(f"there is no source {name} (there are: {known}).")
+    if rules[name].system == "webhook":
+        raise click.BadParameter(f"{name} receives requests, so no messages wait for it.")
     return asyncio.run(_preview(config, rules[name], count, wait, as_json))
 
 
