@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import pathlib
 import signal
 from collections.abc import Iterator
@@ -21,7 +22,7 @@ from tests.redis.server import program as redis_program
 from tests.redis.server import running as running_redis
 from tests.sources import tansu
 from tests.sources.flows import SOURCES, metric, until_metric
-from tests.sources.test_contract import Log, count_of, until
+from tests.sources.test_contract import Log, count_of, reading, until
 
 EARLIEST = {"last_event_id": "earliest"}
 
@@ -147,6 +148,45 @@ async def test_a_killed_node_s_messages_are_in_the_log_exactly_once(
         await until(lambda: len(reader.seen) >= total, lambda: len(reader.seen))
         await until_metric(service.url, 'fastsse_source_lag_seconds{source="k"}', 0)
         assert sorted(map(int, reader.seen)) == list(range(total))
+
+
+async def test_kills_of_a_worker_and_of_the_hub_process_lose_and_repeat_no_message(
+    broker: tansu.Tansu, tmp_path: pathlib.Path
+) -> None:
+    """Two workers; the hub process, which reads, and a worker are killed in turn."""
+    tansu.make_topic(broker.servers, "logs")
+    options = tmp_path / "fastsse.toml"
+    options.write_text(
+        f'[[sources]]\nname = "k"\nurl = "{broker.url}"\ntopics = ["logs"]\ntopic = "t"\n'
+        'settings = { "session.timeout.ms" = 6000, "fetch.wait.max.ms" = 50 }\n'
+        "pending = 50\n"
+    )
+    store, part = f"sqlite:{tmp_path}/history.db", 1_500
+    flags = ("--config", str(options), "--history-events", "100000", "--workers", "2")
+    async with (
+        cluster.doomed(store, *flags, "--ack", "synced") as service,
+        subscribers([service.url], **EARLIEST) as (reader,),
+    ):
+        for number, kind in enumerate(("hub", "worker", "hub", "worker")):
+            first = number * part
+            tansu.produce(broker.servers, "logs", numbers(first, first + part))
+            await until(lambda: len(reader.seen) > first + 100, lambda: len(reader.seen))  # noqa: B023
+            os.kill(service.children()[kind][0], signal.SIGKILL)
+        await until(lambda: len(reader.seen) >= 4 * part, lambda: len(reader.seen))
+        assert reader.seen == [str(number) for number in range(4 * part)]
+        assert reader.gaps == []
+
+
+async def test_a_new_group_that_starts_latest_reads_only_what_comes_then(
+    broker: tansu.Tansu,
+) -> None:
+    tansu.make_topic(broker.servers, "logs")
+    tansu.produce(broker.servers, "logs", ["old"] * 10)
+    log = Log()
+    async with reading(rule(broker, start="latest"), log):
+        while not log.events:
+            await asyncio.to_thread(tansu.produce, broker.servers, "logs", ["new"])
+    assert set(log.data) == {"new"}
 
 
 async def test_messages_that_come_again_are_known(broker: tansu.Tansu) -> None:
