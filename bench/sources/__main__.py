@@ -9,6 +9,7 @@ The broker, the writer and the streams share the other core.
 
 from __future__ import annotations
 
+import os
 import statistics
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -21,7 +22,7 @@ import click
 from bench.__main__ import cores
 from bench.sources import streaming
 from bench.sources.broker import LINGER_MS, broker
-from bench.sources.lines import in_chromium, in_stream, measure, said
+from bench.sources.lines import Span, in_chromium, in_stream, measure, said
 from bench.sources.servers import OTHERS, RULES
 
 SERVERS = (*RULES, *OTHERS)
@@ -127,7 +128,7 @@ def lines(rate: float, seconds: float, viewer: str, tansu: bool, rounds: int) ->
     samples = []
     for _ in range(rounds):
         with tempfile.TemporaryDirectory() as folder:
-            samples.append(said(measure(rate, seconds, look, Path(folder), tansu=tansu)))
+            samples.append(said(measure(rate, Span(seconds), look, Path(folder), tansu=tansu)))
     click.echo(f"{rate:,.0f} lines/s, {viewer}: {_said(samples)}")
 
 
@@ -145,6 +146,8 @@ def _run(terms: _Terms, case: streaming.Case, flow: tuple[float, float] = (0, 0)
     """`flow`: the rate and the seconds of `bare`."""
     samples: dict[str, list[streaming.Sample]] = {name: [] for name in terms.names}
     server_cpu, client_cpu = cores()
+    if client_cpu >= 0:
+        os.sched_setaffinity(0, {client_cpu})  # This process is the writer.
     clients = streaming.Clients(terms.linger_ms, terms.settings)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder)

@@ -6,7 +6,7 @@ import pytest
 
 from bench.sources import streaming
 from bench.sources.broker import broker
-from bench.sources.lines import Found, in_stream, measure, said
+from bench.sources.lines import Found, Span, in_stream, measure, said
 from bench.sources.streaming import Clients, opened
 from tests.sources import tansu
 
@@ -47,17 +47,19 @@ def test_messages_are_counted_in_the_log_where_no_stream_is_open(tmp_path: Path)
 
 
 def test_lines_of_the_example_are_timed_until_a_viewer_has_them(tmp_path: Path) -> None:
-    found = said(measure(100, 2, in_stream, tmp_path, tansu=True))
+    found = said(measure(100, Span(2, 1, 1), in_stream, tmp_path, tansu=True))
     assert found["behind at the end ms"] > 0
     assert found["µs a line, fastsse"] > 0
     assert found["µs a line, viewer"] >= 0
+    assert found["lines that wait for fastsse"] >= 0
     # On a busy machine each line may come later than the time of the run.
     if found["timed"]:
         assert found["p99 ms"] >= found["p50 ms"] > 0
 
 
 def test_lines_that_come_after_the_run_say_how_far_the_viewer_is_behind() -> None:
-    found = said(Found([], 10, {"viewer": 1.0}, 7_000.0))
+    found = said(Found([], 10, {"viewer": 1.0}, 7_000.0, {"the agent": 3}))
     assert found == {
-        "lines": 10, "timed": 0, "behind at the end ms": 7_000.0, "µs a line, viewer": 1.0
+        "lines": 10, "timed": 0, "behind at the end ms": 7_000.0,
+        "lines that wait for the agent": 3, "µs a line, viewer": 1.0,
     }  # fmt: skip
