@@ -42,6 +42,8 @@ from fastsse.config.tomltext import toml_text
 from fastsse.config.webhooks import SELECTORS, WebhookRule
 
 ENVIRONMENT_PREFIX = "FASTSSE_"
+# In place of the default of a key that a table must have.
+REQUIRED = "required"
 _TEXT = ValueKind("TEXT", "text")
 # Where a text that may be a URL can contain a password: before the host, or in the query.
 _PASSWORD = re.compile(r"(/[^/@:]*:)[^@]*@")
@@ -160,12 +162,12 @@ def _describe(name: str, field: FieldInfo, group: str) -> Option:
     kind = next((item for item in metadata if isinstance(item, ValueKind)), _TEXT)
     if choices:
         kind = ValueKind("|".join(choices), _either(choices))
-    default = field.default
+    default = REQUIRED if field.is_required() else _default_text(field.default, kind)
     return Option(
         name=name,
         group=group,
         help=field.description or "",
-        default=_default_text(default, kind),
+        default=default,
         allowed=_allowed(kind, _bounds(kind, metadata)),
         bounds=_bounds(kind, metadata) or kind.words,
         repeatable=kind in _LISTS,

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from itertools import groupby
 from typing import Any
 
-from fastsse.config.catalogue import TABLES, Option, catalogue, table_catalogue
+from fastsse.config.catalogue import REQUIRED, TABLES, Option, catalogue, table_catalogue
 from fastsse.config.kinds import COUNT, DURATION, SIZE, SWITCH
 from fastsse.config.sources import MAPPING, SETTINGS
 from fastsse.config.tomltext import toml_text
@@ -102,8 +102,11 @@ def schema_text() -> str:
 
 
 def _object(options: Iterable[Option]) -> dict[str, Any]:
-    properties = {option.name: _property(option) for option in options}
-    return {"type": "object", "additionalProperties": False, "properties": properties}
+    given = list(options)
+    properties = {option.name: _property(option) for option in given}
+    found = {"type": "object", "additionalProperties": False, "properties": properties}
+    required = [option.name for option in given if option.default == REQUIRED]
+    return {**found, "required": required} if required else found
 
 
 def _property(option: Option) -> dict[str, Any]:
@@ -111,7 +114,7 @@ def _property(option: Option) -> dict[str, Any]:
     if option.name in TABLES:
         items = _object(table_catalogue(option.name).values())
         return {**found, "type": "array", "items": items}
-    if option.default not in ("none", "PydanticUndefined"):
+    if option.default not in ("none", REQUIRED):
         found["default"] = tomllib.loads(f"default = {_default(option)}")["default"]
     return {**found, **_type(option)}
 

@@ -17,7 +17,7 @@ from click.testing import CliRunner
 from bench.proxies import PROXIES
 from bench.proxies import table as proxies_table
 from fastsse.cli import fastsse as program
-from fastsse.config.catalogue import Option, catalogue, markdown_table, table_catalogue
+from fastsse.config.catalogue import REQUIRED, Option, catalogue, markdown_table, table_catalogue
 from fastsse.metrics import COUNTERS, GAUGES, STORE_COUNTERS, STORE_GAUGES, Metrics
 from fastsse.refusal_reasons import CLIENT_LIMITS, PUBLISH_REASONS, STREAM_REASONS
 from tests.conformance import FOLDER as SUITE  # Makes the suite importable.
@@ -49,7 +49,8 @@ def pages() -> list[Path]:
 def _rule_table(name: str) -> str:
     rows = ["| key | default | allowed | what it does |", "| --- | --- | --- | --- |"]
     for option in table_catalogue(name).values():
-        rows.append(_row(f"`{option.name}`", f"`{option.default}`", option.bounds, option.help))
+        default = REQUIRED if option.default == REQUIRED else f"`{option.default}`"
+        rows.append(_row(f"`{option.name}`", default, option.bounds, option.help))
     return "\n".join(rows) + "\n"
 
 
