@@ -60,7 +60,6 @@ class MqttSource:
         self._inbox.clear()
         self._ids = []
         self._overflowed = False
-        self._client._client.manual_ack_set(True)
         self._reading = asyncio.create_task(self._read_all())
         try:
             await self._client.subscribe([(topic, QOS) for topic in self._rule.topics])
@@ -133,6 +132,9 @@ class MqttSource:
             timeout=CONNECT_S,
             tls_context=ssl.create_default_context() if server.scheme == "mqtts" else None,
         )
+        # Before it connects: the broker sends what it has kept at once, and the library would
+        # acknowledge what comes until then.
+        client._client.manual_ack_set(keeps)
         try:
             await client.__aenter__()
         except (self._library.MqttError, OSError) as error:
