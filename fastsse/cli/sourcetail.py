@@ -95,10 +95,14 @@ async def _tail(
     letters = DeadLetters(
         FileLetters(rule.letter_file, NAME) if rule.letter_file else None, NAME, counts
     )
-    source = InputSource(NAME, sys.stdin.fileno(), token_hex(8)) if is_input else FileSource(rule)
     async with Publisher(url, token=token, uds=uds, patience_s=0) as publisher:
         log = RemoteLog(publisher)
         taking = SourcePublisher(NAME, make_maker(rule, Config()), log.publish, counts, letters)
+        source = (
+            InputSource(NAME, sys.stdin.fileno(), token_hex(8))
+            if is_input
+            else FileSource(rule, taking.letters_wait)
+        )
         driver = Driver(source, taking)
         await _run(driver, letters, source.is_over if isinstance(source, InputSource) else None)
     click.echo(

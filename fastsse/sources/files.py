@@ -58,12 +58,17 @@ class FileSource:
 
     Arguments:
         rule: the source.
+        letters_wait: says that dead letters can't be written now. No place is kept then, so that a
+            kill loses none: the lines are read again, and the log knows the others.
     """
 
     backlog: int | None = None
 
-    def __init__(self, rule: SourceRule) -> None:
+    def __init__(self, rule: SourceRule, letters_wait: Callable[[], bool]) -> None:
         self._rule: Final = rule
+        self._letters_wait: Final = letters_wait
+        # Of each file, the last line that the log has and whose place is not kept.
+        self._held: dict[str, Line] = {}
         self._tailer: Tailer | None = None
         self._thread: ThreadPoolExecutor | None = None
         self.trouble: str | None = None
@@ -71,6 +76,7 @@ class FileSource:
     async def open(self) -> None:
         """As Source. Continues at the kept places."""
         self._thread = ThreadPoolExecutor(1, f"source-{self._rule.name}")
+        self._held.clear()
         self._tailer = await self._call(self._opened)
 
     async def read(self) -> Batch:
@@ -94,7 +100,11 @@ class FileSource:
         tailer = self._tailer
         assert tailer is not None
         lines: Sequence[Line] = batch.places  # type: ignore[assignment]
-        await self._call(lambda: tailer.acknowledge(lines))
+        self._held |= {line.generation: line._replace(payload=b"") for line in lines}
+        if self._letters_wait():
+            return
+        held, self._held = list(self._held.values()), {}
+        await self._call(lambda: tailer.acknowledge(held))
 
     async def idle(self) -> None:
         """As Source. Files wait."""

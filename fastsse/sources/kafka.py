@@ -48,11 +48,15 @@ class KafkaSource:
 
     Arguments:
         rule: the source.
+        letters_wait: says, in any thread, that dead letters can't be written now. Nothing is
+            committed then, so that a kill loses none: the messages are read again, and the log
+            knows the others.
     """
 
-    def __init__(self, rule: SourceRule) -> None:
+    def __init__(self, rule: SourceRule, letters_wait: Callable[[], bool]) -> None:
         self._kafka = import_extra("confluent_kafka", "kafka", f"The source {rule.name}")
         self._rule: Final = rule
+        self._letters_wait: Final = letters_wait
         self._most: Final = min(rule.pending, BATCH_MAX)
         self._thread: ThreadPoolExecutor | None = None
         self._consumer: Any = None
@@ -268,7 +272,7 @@ class KafkaSource:
 
     def _commit(self, consumer: Any) -> None:
         places = list(self._uncommitted.values())
-        if not places:
+        if not places or self._letters_wait():
             return
         self._uncommitted.clear()
         self._commit_at_s = time.monotonic() + COMMIT_EACH_S

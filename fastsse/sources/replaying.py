@@ -89,6 +89,8 @@ class Replay:
 class _Refused:
     """The letters of messages that are no events now either."""
 
+    waiting = 0
+
     def __init__(self) -> None:
         self._found: set[tuple[str, bytes]] = set()
 

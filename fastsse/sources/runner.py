@@ -206,11 +206,11 @@ def make_maker(rule: SourceRule, config: Config, allows: Allows | None = None) -
 def make_source(rule: SourceRule, config: Config, publisher: SourcePublisher) -> Source:
     """What reads a source. Raises MissingExtra."""
     if rule.system == "files":
-        return FileSource(rule)
+        return FileSource(rule, publisher.letters_wait)
     if rule.system == "kafka":
         from fastsse.sources.kafka import KafkaSource
 
-        return KafkaSource(rule)
+        return KafkaSource(rule, publisher.letters_wait)
     if rule.system == "nats":
         from fastsse.sources.nats import JetStreamSource, NatsSource
 

@@ -41,6 +41,10 @@ class SourceEvent(NamedTuple):
 class LetterTaker(Protocol):
     """What takes messages that can't become events."""
 
+    @property
+    def waiting(self) -> int:
+        """Letters that are not written yet."""
+
     def add(self, letter: Letter) -> None:
         """Takes one."""
 
@@ -84,6 +88,10 @@ class SourcePublisher:
         self.trace: Callable[[Words, Event], tuple[Span | None, Event]] | None = None
         self._away_since_ns: int | None = None
         self._behind_since_ns: int | None = None
+
+    def letters_wait(self) -> bool:
+        """Whether messages that were set aside would be lost by a kill. Any thread."""
+        return self._dead_letters.waiting > 0
 
     @property
     def lag_ms(self) -> int:

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import pathlib
+import signal
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
@@ -26,10 +27,14 @@ from fastsse.sources.runner import letter_store
 from fastsse.sources.source import PlainMessage, SourceAway
 from fastsse.sources.source_publisher import SourcePublisher
 from tests.loopback import held_port
+from tests.redis import cluster
+from tests.redis.cluster import subscribers
 from tests.redis.conftest import NO_SERVER
 from tests.redis.server import RedisServer
 from tests.redis.server import program as redis_program
 from tests.sources import tansu
+from tests.sources.flows import until_metric
+from tests.sources.systems import SYSTEMS
 from tests.sources.test_contract import Log, until
 
 
@@ -228,6 +233,42 @@ async def taking(store: Any) -> AsyncIterator[tuple[SourcePublisher, Counter[str
     store.may_write.set()
     writing.cancel()
     await asyncio.gather(writing, return_exceptions=True)
+
+
+@pytest.mark.parametrize("name", ["kafka", "files"])
+async def test_a_kill_loses_no_letter_that_could_not_be_written(
+    name: str, tmp_path: pathlib.Path
+) -> None:
+    """Its file can't be written when the server is killed, and can when it starts again."""
+    system = SYSTEMS[name](tmp_path / "system")
+    letters = tmp_path / "later" / "letters"
+    flags = ("--sources", json.dumps([{
+        "name": "s", "topic": "t", "payload": "json", "dead_letter": f"file:{letters}",
+        **system.rule,
+    }]))  # fmt: skip
+    store = f"sqlite:{tmp_path}/h.db"
+    try:
+        system.start()
+        async with cluster.doomed(store, *flags, "--ack", "synced") as service:
+            system.send([b"1", b"no JSON", b"2"])
+            await until_metric(service.url, 'fastsse_source_letters_waiting{source="s"}', 1)
+            await until_metric(service.url, "fastsse_stored_events", 2)
+            system.send([b"3"])
+            await until_metric(service.url, "fastsse_stored_events", 3)
+            service.signal(signal.SIGKILL)
+            await service.ended()
+        letters.parent.mkdir()
+        async with (
+            cluster.doomed(store, *flags) as service,
+            subscribers([service.url], last_event_id="earliest") as (reader,),
+        ):
+            await until_metric(service.url, 'fastsse_sources_total{what="repeats"}', 3)
+            system.send([b"4"])
+            await reader.saw("4")
+            assert reader.seen == ["1", "2", "3", "4"]
+            assert [json.loads(line)["payload"] for line in letters.open()] == ["no JSON"]
+    finally:
+        system.close()
 
 
 async def test_a_message_is_acknowledged_when_its_letter_is_written() -> None:

@@ -29,6 +29,8 @@ class Numbered:
 
 
 class NoLetters:
+    waiting = 0
+
     def add(self, letter: object) -> None:
         raise AssertionError(letter)
 
