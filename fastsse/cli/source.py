@@ -9,7 +9,7 @@ import orjson
 
 from fastsse.cli.clientoptions import read_duration
 from fastsse.cli.deadletters import dead_letters, replay
-from fastsse.cli.sourcelist import list_sources
+from fastsse.cli.sourcelist import list_sources, pause, resume
 from fastsse.cli.sourcetail import tail
 from fastsse.config import Config, load
 from fastsse.config.sources import SourceRule
@@ -23,7 +23,7 @@ _EXIT_AWAY = 3
 
 @click.group()
 def source() -> None:
-    """List the sources of a server, try those of a configuration, or publish lines.
+    """List, pause and replay sources of a server, try those of a configuration, or publish lines.
 
     \b
     fastsse source list
@@ -31,10 +31,13 @@ def source() -> None:
     fastsse source tail app.log --topic logs/app
     fastsse source dead-letters orders
     fastsse source replay orders
+    fastsse source pause orders
     """
 
 
 source.add_command(list_sources)
+source.add_command(pause)
+source.add_command(resume)
 source.add_command(tail)
 source.add_command(dead_letters)
 source.add_command(replay)

@@ -128,7 +128,14 @@ class Sources:
 
     def facts(self) -> OwnFacts:
         """What operators ask."""
-        return {SOURCES: lambda _: self.states(), LETTERS: self.letters}
+        return {SOURCES: self._asked, LETTERS: self.letters}
+
+    def _asked(self, question: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """The states; with `paused`, the source `source` is paused or resumed before."""
+        name, paused = str(question.get("source")), question.get("paused")
+        if paused is not None:
+            (self.pause if paused else self.resume)(name)
+        return self.states()
 
     def pause(self, name: str) -> bool:
         """Stops reading a source after its present batch. False: there is none of this name."""

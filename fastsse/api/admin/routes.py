@@ -127,7 +127,10 @@ class Admin:
                 b"DELETE": route("act", self._purge),
             },
             b"/admin/nodes": {b"GET": route("read", self._list_nodes)},
-            b"/admin/sources": {b"GET": route("read", self._list_sources)},
+            b"/admin/sources": {
+                b"GET": route("read", self._list_sources),
+                b"PUT": route("act", self._pause_source),
+            },
             b"/admin/dead-letters": {
                 b"GET": route("read", self._list_letters),
                 b"POST": route("act", self._replay_letters),
@@ -273,14 +276,30 @@ class Admin:
 
     def _list_sources(self, request: Request, exchange: Exchange, operator: str) -> None:
         parameters(request, ())
+        self._ask(SOURCES, exchange, _sources_of)
+
+    def _pause_source(self, request: Request, exchange: Exchange, operator: str) -> None:
+        given = parameters(request, ("source", "paused"))
+        name, paused = given.get("source"), given.get("paused")
+        if name is None:
+            raise BadRequest("source", "is missing")
+        if paused not in ("true", "false"):
+            raise BadRequest("paused", "must be true or false")
+        audit.warning(
+            "An operator pauses or resumes a source.",
+            operator=operator,
+            client=exchange.peer(),
+            source=name,
+            paused=paused,
+        )
 
         def answer(gathered: Gathered) -> object:
-            rows = [
-                {**row, "node": node} for node, _, rows in gathered.answers for row in rows or ()
-            ]
-            return {"sources": rows, "missing": gathered.missing}
+            found = _sources_of(gathered)
+            if all(row["name"] != name for row in found["sources"]) and not gathered.missing:
+                raise Problem(404, "There is no source of this name.")
+            return found
 
-        self._ask(SOURCES, exchange, answer)
+        self._ask(SOURCES, exchange, answer, source=name, paused=paused == "true")
 
     def _list_letters(self, request: Request, exchange: Exchange, operator: str) -> None:
         given = parameters(request, ("source", "limit"))
@@ -405,6 +424,11 @@ class Admin:
                 exchange.fail(error)
 
         self._gather.ask(what, gathered, **members)
+
+
+def _sources_of(gathered: Gathered) -> dict[str, Any]:
+    rows = [{**row, "node": node} for node, _, rows in gathered.answers for row in rows or ()]
+    return {"sources": rows, "missing": gathered.missing}
 
 
 def _json(value: object) -> Any:
