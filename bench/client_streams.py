@@ -6,15 +6,13 @@ from its first event to its last. Printed are medians, and the median ratio to `
 the same round with its first and last decile.
 """
 
-import asyncio
 import statistics
-import sys
 import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Final
 
-from bench.client_rounds import costs_and_ratios, rounds_of
+from bench.client_rounds import command, costs_and_ratios, rounds_of
 
 LIBRARIES: Final = ("fastsse.client", "httpx-sse", "aiosseclient")
 
@@ -69,6 +67,7 @@ async def read(library: str, url: str, count: int) -> None:
 
 
 async def measure(count: int) -> None:
+    """Measures what reading EVENTS of a stream costs a Python program, with several libraries."""
     # Here, so that a reader has no more in its memory than its library.
     from fastsse.config import Config
     from fastsse.server import Server
@@ -77,7 +76,7 @@ async def measure(count: int) -> None:
         for n in range(count):
             server.publish("ticks", {"symbol": f"S{n % 300}", "price": n / 7, "volume": n * 3})
         url = f"{server.addresses[0]}/events?topic=ticks&since=earliest"
-        rounds = await rounds_of("bench.client_streams", LIBRARIES, url, str(count))
+        rounds = await rounds_of("bench.client_streams", LIBRARIES, url, count)
     for library in LIBRARIES:
         costs, ratios = costs_and_ratios(rounds, library, "fastsse.client")
         low, *_, high = statistics.quantiles(ratios, n=10, method="inclusive")
@@ -87,8 +86,7 @@ async def measure(count: int) -> None:
         )
 
 
+main = command(LIBRARIES, 50_000, measure, read)
+
 if __name__ == "__main__":
-    if len(sys.argv) > 3:
-        asyncio.run(read(sys.argv[1], sys.argv[2], int(sys.argv[3])))
-    else:
-        asyncio.run(measure(int(sys.argv[1]) if len(sys.argv) > 1 else 50_000))
+    main()

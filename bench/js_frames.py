@@ -5,11 +5,12 @@ and each frame shows it. What is counted is the time between two frames, first w
 """
 
 import asyncio
-import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Final
+
+import click
 
 from fastsse.config import Config
 from fastsse.server import Server
@@ -71,5 +72,12 @@ def _figures(frames: list[float], seconds: float) -> str:
     )
 
 
+@click.command()
+@click.argument("seconds", default=10.0, type=click.FloatRange(min=0, min_open=True))
+def main(seconds: float) -> None:
+    """Counts the frames of a page in Chromium for SECONDS, without events and with them."""
+    asyncio.run(measure(seconds))
+
+
 if __name__ == "__main__":
-    asyncio.run(measure(float(sys.argv[1]) if len(sys.argv) > 1 else 10))
+    main()
