@@ -37,6 +37,7 @@ INDEX_MAX: Final = 1_000_000
 _ROOTS: Final = ("data", "meta", "event", "topic")
 _WORDS: Final = {"true": True, "false": False, "null": None}
 _COMPARISONS: Final = ("==", "!=", "<", "<=", ">", ">=")
+_TOPIC: Final = Path(("topic",))
 _CALLS: Final = ("startsWith", "endsWith", "contains")
 
 
@@ -104,7 +105,11 @@ class _Parser:
         token = self._next
         if token.kind in _COMPARISONS:
             self._take()
-            node: Node = Compared(token.kind, left, self._unary())  # type: ignore[arg-type]
+            right = self._unary()
+            if token.kind not in ("==", "!=") and _TOPIC in (left, right):
+                # An event can have several topics.
+                self._fail(f"topic has no order: {token.kind} can't compare it", token)
+            node: Node = Compared(token.kind, left, right)  # type: ignore[arg-type]
         elif token.kind == "name" and token.value == "in":
             self._take()
             node = In(left, self._container())

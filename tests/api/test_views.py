@@ -22,6 +22,7 @@ BAD = {
     "event=a&event=b": ("event", "once"),
     "filter=": ("filter", "Expected a value at character 1"),
     "filter=data.price+%3E%3E+5": ("filter", "at character 13: data.price >\u27f6> 5"),
+    "filter=topic+%3C+%22z%22": ("filter", "topic has no order: < can't compare it at character 7"),
     "filter=" + "!" * 2049: ("filter", "More than 2048 bytes"),
     "filter=true&filter=true": ("filter", "once"),
     "max_rate=": ("max_rate", "0.1 to 100"),

@@ -16,7 +16,6 @@ from fastsse.expressions.parser import parse
 from fastsse.expressions.tree import Both, Call, Compared, Has, In, Node, Not, Path, Value
 
 ERROR = object()
-TOPIC = Path(("topic",))
 
 # ---- a second evaluation -------------------------------------------------------------------------
 
@@ -40,9 +39,6 @@ def second(node: Node, event: dict[str, Any]) -> Any:
                 return decides
             return (not decides) if all(isinstance(side, bool) for side in sides) else ERROR
         case Compared(sign, left, right):
-            # An event can have several topics, which have no order.
-            if sign not in ("==", "!=") and TOPIC in (left, right):
-                return ERROR
             return compared(sign, second(left, event), second(right, event))
         case Call(name, left, right):
             return called(name, second(left, event), second(right, event))

@@ -239,6 +239,7 @@ async def test_an_alert_waits_for_a_log_that_refuses(monkeypatch: pytest.MonkeyP
         ({"action": "copy", "publish": "a", "within": "5s"}, "within"),
         ({"action": "copy", "publish": "{nothing}"}, "must be text with"),
         ({"action": "drop", "when": "a b"}, "when"),
+        ({"action": "drop", "when": "topic > 'a'"}, "topic has no order"),
         ({"action": "burn"}, "action"),
         ({"action": "alert", "publish": "a", "count": 10**12}, "count"),
         ({"action": "drop", "nme": "x"}, "nme"),

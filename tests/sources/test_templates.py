@@ -243,6 +243,7 @@ def test_data_is_held_to_the_encoder_s_rules() -> None:
         (KAFKA | {"payload": "envelope", "data": "{key}"}, "from the envelope"),
         (KAFKA | {"payload": "xml"}, "data, json, auto or envelope"),
         (KAFKA | {"filter": "data.x >"}, "at character 9"),
+        (KAFKA | {"filter": "topic < 'z'"}, "topic has no order"),
         (KAFKA | {"start": "now"}, "earliest or latest"),
         (KAFKA | {"settings": {"group.id": "x"}}, "group.id is set by the source itself"),
         (KAFKA | {"settings": {"plugin.library.paths": "x"}}, "plugin.library.paths"),
