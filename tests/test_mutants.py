@@ -8,6 +8,7 @@ from pathlib import Path
 from tests.mutants import native
 from tests.mutants.changes import changes
 from tests.mutants.forks import ROOT
+from tests.mutants.part import Part
 
 _SOURCE = """
 LIMIT = 5
@@ -102,6 +103,49 @@ def test_each_change_of_a_header_is_one_thing_in_a_function() -> None:
 
 
 _CONDITION = "if found > most and ( row.count != 0):"
+
+
+_MODULE = """
+cdef class Row:
+    \"\"\"Not more than 5.\"\"\"
+    cdef int most
+
+    @property
+    def least(self):
+        return 1
+
+    cdef int put(self, int count) except -1:
+        cdef list one = [count, 2], other = self.rows
+        self.rows.append(count)
+        del self.rows[5:]
+        return 0
+
+cdef int last() noexcept:
+    return 0
+"""
+
+
+def test_methods_of_a_native_class_are_changed() -> None:
+    text, found = native.changed(_MODULE)
+    assert [(change.function, change.old, change.new) for change in found] == [
+        ("Row.least", "return 1", "return 2"),
+        ("Row.put", "cdef list one = [count, 2]", "cdef list one = [count, 3]"),
+        ("Row.put", "self.rows.append(count)", "pass"),
+        ("Row.put", "del self.rows[5:]", "del self.rows[6:]"),
+        ("Row.put", "del self.rows[5:]", "pass"),
+        ("last", "return 0", "return 1"),
+    ]
+    assert "        cdef list other = self.rows\n" in text
+
+
+def test_a_random_part_is_the_same_for_one_seed() -> None:
+    changes = list(range(100))
+    chosen = Part(skip=10, most=80, sample=20, seed=3).of(changes)
+    assert len(chosen) == 20
+    assert chosen == sorted(chosen)
+    assert set(chosen) <= set(range(10, 90))
+    assert Part(10, 80, 20, 3).of(changes) == chosen != Part(10, 80, 20, 4).of(changes)
+    assert Part(sample=100).of(changes) == changes == Part().of(changes)
 
 
 def test_a_header_without_functions_has_no_changes() -> None:

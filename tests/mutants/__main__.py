@@ -14,6 +14,7 @@ from tests.mutants import loop
 from tests.mutants.changes import changes
 from tests.mutants.forks import ROOT, Module, survives
 from tests.mutants.imports import import_before
+from tests.mutants.part import Part, add_options, part_of
 from tests.mutants.swaps import Swaps
 
 TABLE: Final = Path(__file__).with_name("modules.toml")
@@ -38,8 +39,8 @@ class Result:
 class Options:
     """Which changes are tried, and how many at a time."""
 
-    part: slice = field(default_factory=lambda: slice(None))
-    jobs: int = 2
+    part: Part
+    jobs: int
 
 
 def table() -> Iterator[tuple[Module, Mapping[str, str]]]:
@@ -54,7 +55,7 @@ def tried(
     """Tries each change of a module, or a part of them, and tells which no test noticed."""
     import_before(module)
     tree = ast.parse((ROOT / module.path).read_text("utf-8"))
-    chosen = list(changes(tree))[options.part]
+    chosen = options.part.of(list(changes(tree)))
     result = Result(module, len(chosen))
 
     def survived(number: int) -> None:
@@ -88,11 +89,7 @@ def main() -> int:
     parser.add_argument(
         "--limit", type=int, default=20, metavar="SECONDS", help="of processor time for each run"
     )
-    parser.add_argument("--most", type=int, metavar="COUNT", help="only so many changes")
-    parser.add_argument(
-        "--skip", type=int, default=0, metavar="COUNT", help="leave the first changes out"
-    )
-    parser.add_argument("--jobs", type=int, default=2, metavar="COUNT", help="at a time")
+    add_options(parser)
     given = parser.parse_args()
     known = {module.path: (module, left) for module, left in table()}
     if given.module is not None and not given.tests and given.module not in known:
@@ -101,8 +98,7 @@ def main() -> int:
     if given.tests:
         left = known[given.module][1] if given.module in known else {}
         chosen = [(Module(given.module, given.tests, given.limit), left)]
-    end = None if given.most is None else given.skip + given.most
-    options = Options(slice(given.skip, end), given.jobs)
+    options = Options(part_of(given), given.jobs)
     return int(not all([_is_noticed(module, left, options) for module, left in chosen]))
 
 

@@ -1,8 +1,8 @@
 """`python -m tests.mutants.native fastsse/native/frame.pxd tests/core/test_encoder.py`.
 
-As `tests.mutants`, for a native header: every change is compiled in at once, in a copy of the
-project below `build/mutants`, and a variable of the environment says which one is active. So a
-header with a hundred changes is compiled once.
+As `tests.mutants`, for a native header or module: every change is compiled in at once, in a copy of
+the project below `build/mutants`, and a variable of the environment says which one is active. So a
+header with a hundred changes is compiled once, and of a module only itself.
 
 What is changed: comparisons, whole numbers, sums (no differences: of two pointers there is no sum),
 `and`, conditions, and statements, which are left out.
@@ -24,12 +24,15 @@ from tests.mutants import loop
 from tests.mutants.forks import ROOT
 from tests.mutants.imports import import_packages
 from tests.mutants.loop import Reached
+from tests.mutants.part import add_options, part_of
 
 COPY: Final = ROOT / "build" / "mutants"
 TABLE: Final = Path(__file__).with_name("native.toml")
 CHOSEN: Final = "FASTSSE_MUTANT"
-_COPIED: Final = ("fastsse", "tests", "bench", "loadtests", "conformance", "examples", "deploy")
-_LEFT_OUT: Final = shutil.ignore_patterns("*.so", "__pycache__", "*.pyc")
+_COPIED: Final = (
+    "fastsse", "tests", "bench", "loadtests", "conformance", "examples", "deploy", "build/cython",
+)  # fmt: skip
+_LEFT_OUT: Final = shutil.ignore_patterns("__pycache__", "*.pyc")
 
 # The number of the active change. 0: none.
 _ACTIVE: Final = f'''
@@ -69,9 +72,12 @@ _PART: Final = re.compile(
     r"|\b(?:True|False)\b|(?<![\w.])[0-9]+(?![\w.])"
 )
 _FUNCTION: Final = re.compile(r"(?:cdef|cpdef|def) .*?(\w+)\(.*:$")
+_STATUS: Final = re.compile(r"cdef (?:inline )?int .* except -1:$")
+_CLASS: Final = re.compile(r"(?:cdef )?class (\w+)")
 _CONDITION: Final = re.compile(r"(if|elif|while) (.*):$")
 _DECLARED: Final = re.compile(r"(cdef [^=,]*?) = ((?!\d+, ).*)$")
-_LEFT: Final = re.compile(r"[\w.\[\]&*]+ (?:[+|-]?=) |\w+\(")
+_SEVERAL: Final = re.compile(r"(cdef [\w.]+) (\w+ = .*, \w+(?: = |$|, ).*)")
+_LEFT: Final = re.compile(r"[\w.\[\]&*]+ (?:[+|-]?=) |[\w.]+\(|del ")
 
 
 @dataclass(frozen=True)
@@ -126,23 +132,70 @@ def variants(code: str) -> Iterator[str]:
 
 def changed(text: str) -> tuple[str, list[Change]]:
     """A header in which each change is a branch, and the changes."""
-    lines, changes, function = [], list[Change](), ""
-    is_text = is_extern = False
+    lines, changes, place = [], list[Change](), _Place()
+    is_text = False
     for line, whole in statements(text):
         code, indent = whole.strip(), whole[: len(whole) - len(whole.lstrip())]
-        if whole and not indent:
-            found = _FUNCTION.match(whole)
-            function, is_extern = (found[1] if found else ""), "extern" in whole
         is_fence = code.count('"""') % 2 == 1
-        if is_text or code.startswith('"""') or not (function and indent) or is_extern:
+        if is_text or code.startswith('"""') or not place.is_inside(whole):
             is_text = is_text != is_fence
             lines.append(whole)
             continue
-        first = len(changes) + 1
-        ways = list(_ways(code))
-        changes += [Change(first + n, line, function, code, new) for n, (new, _) in enumerate(ways)]
-        lines += [indent + one for one in _branches(code, first, [part for _, part in ways])]
+        for one in _declarations(code):
+            first = len(changes) + 1
+            ways = [] if one == "return 0" and place.gives_status else list(_ways(one))
+            changes += [
+                Change(first + n, line, place.function, one, new) for n, (new, _) in enumerate(ways)
+            ]
+            lines += [indent + way for way in _branches(one, first, [part for _, part in ways])]
     return _after_imports(lines), changes
+
+
+class _Place:
+    """The function that a statement is in, as statements are read one after the other.
+
+    Attributes:
+        function: its name, with that of its class; empty for none.
+        gives_status: its 0 only says that it has not raised.
+    """
+
+    def __init__(self) -> None:
+        self.function = ""
+        self.gives_status = False
+        self._class = ""
+        self._is_extern = False
+
+    def is_inside(self, statement: str) -> bool:
+        """Whether a statement is in a function or method; a head or a declaration is in none."""
+        depth = (len(statement) - len(statement.lstrip())) // 4
+        if not statement:
+            return False
+        if depth == 0:
+            found = _CLASS.match(statement)
+            self._class, self._is_extern = found[1] if found else "", "extern" in statement
+        if depth == bool(self._class) and not self._is_extern:
+            found = _FUNCTION.match(statement.strip())
+            names = (self._class, found[1]) if found else ()
+            self.function = ".".join(filter(None, names))
+            self.gives_status = _STATUS.match(statement.strip()) is not None
+            return False
+        return bool(self.function) and not self._is_extern
+
+
+def _declarations(code: str) -> list[str]:
+    """The statement, or one for each name if it declares several with values: a value is changed
+    alone."""
+    found = _SEVERAL.match(code)
+    if found is None:
+        return [code]
+    names, depth = [""], 0
+    for part in re.split(r"(, )", found[2]):
+        if part == ", " and not depth:
+            names.append("")
+        else:
+            names[-1] += part
+        depth += sum(map(part.count, "([{")) - sum(map(part.count, ")]}"))
+    return [f"{found[1]} {name}" for name in names]
 
 
 def _ways(code: str) -> Iterator[tuple[str, str]]:
@@ -186,10 +239,12 @@ def _after_imports(lines: Sequence[str]) -> str:
 
 
 def build(header: Path, text: str) -> None:
-    """Compiles a copy of the project with this header. Raises CalledProcessError."""
+    """Compiles a copy of the project with this header. What does not depend on it is not compiled
+    again. Raises CalledProcessError."""
     shutil.rmtree(COPY, ignore_errors=True)
     for name in _COPIED:
-        shutil.copytree(ROOT / name, COPY / name, ignore=_LEFT_OUT)
+        if (ROOT / name).exists():
+            shutil.copytree(ROOT / name, COPY / name, ignore=_LEFT_OUT)
     for path in (*ROOT.glob("*.py"), *ROOT.glob("*.toml"), *ROOT.glob("*.md")):
         shutil.copy(path, COPY)
     (COPY / header).write_text(text)
@@ -248,17 +303,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.mutants.native")
     parser.add_argument("header", type=Path, help="such as fastsse/native/frame.pxd")
     parser.add_argument("tests", nargs="+", help="files or folders")
-    parser.add_argument("--jobs", type=int, default=2, metavar="COUNT", help="at a time")
-    parser.add_argument("--skip", type=int, default=0, metavar="COUNT", help="leave the first out")
-    parser.add_argument("--most", type=int, metavar="COUNT", help="only so many changes")
+    add_options(parser)
     parser.add_argument("--built", action="store_true", help="use what the last run compiled")
     given = parser.parse_args()
     text, changes = changed((ROOT / given.header).read_text("utf-8"))
     if not given.built:
         build(given.header, text)
     import_packages()
-    end = None if given.most is None else given.skip + given.most
-    chosen = changes[given.skip : end]
+    chosen = part_of(given).of(changes)
     reasons, unnoticed = left(given.header), list[Change]()
 
     def survived(change: Change) -> None:
