@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import socket
 import threading
 import time
@@ -23,8 +24,12 @@ if TYPE_CHECKING:
 
 DEFAULT_SIZE_BYTES = 128
 DEFAULT_DURATION_S = 10.0
-PIPELINED = 8
-"""Requests that may await answers on one connection, so that a slow answer holds up no due time."""
+PIPELINED_MIN = 8
+PIPELINED_MAX = 128
+UNDER_WAY_MS = 1
+"""Requests may await answers on one connection, as many as are due in this time: so long an answer
+takes on a server under load. With fewer a rate would not be reached; more would only be lost with
+the connection."""
 KNOCK_EVERY_S = 0.5
 
 
@@ -58,7 +63,9 @@ def pace_options(function: Callable[..., Any]) -> Callable[..., Any]:
             "--connections",
             type=click.IntRange(min=1),
             metavar="N",
-            help="With --rate: keep-alive connections that take events in turn.  [default: 1]",
+            help="With --rate: keep-alive connections that take events in turn. On each as many "
+            f"requests may await answers as are due in {UNDER_WAY_MS} ms, {PIPELINED_MIN} to "
+            f"{PIPELINED_MAX}.  [default: 1]",
         ),
         click.option(
             "--duration",
@@ -82,6 +89,12 @@ def pace_options(function: Callable[..., Any]) -> Callable[..., Any]:
     ):
         function = option(function)
     return function
+
+
+def pipelined(rate: float, connections: int) -> int:
+    """How many requests may await answers on each of the connections of a run."""
+    due = math.ceil(rate / connections * UNDER_WAY_MS / 1000)
+    return max(PIPELINED_MIN, min(PIPELINED_MAX, due))
 
 
 def _read_rate(ctx: click.Context, parameter: click.Parameter, value: str | None) -> float | None:
@@ -134,15 +147,16 @@ def publish_at_rate(
 
     from fastsse.swarm import OpenLoop, Schedule
 
+    rate, connections = pace.rate or 0, pace.connections or 1
     loop_arguments = {name: value for name, value in query.items() if value is not None}
     schedule = Schedule(
         url=_with_query(url, loop_arguments),
         topics=(topic,),
-        rate=pace.rate or 0,
+        rate=rate,
         duration_s=DEFAULT_DURATION_S if pace.duration is None else pace.duration,
         size_bytes=DEFAULT_SIZE_BYTES if pace.size is None else pace.size,
-        connections=pace.connections or 1,
-        depth=PIPELINED,
+        connections=connections,
+        depth=pipelined(rate, connections),
         headers=() if token is None else (("Authorization", f"Bearer {token}"),),
         patience_s=patience_s,
     )

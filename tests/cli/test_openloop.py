@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from fastsse import stamp
+from fastsse.cli.openloop import pipelined
 from fastsse.client import listen
 from tests.streamserver import StreamServer, answering
 
@@ -97,6 +98,36 @@ async def test_server_that_is_not_there_is_one_line_and_exit_3(start) -> None:
     done = await (await start(*paced(server.url, "--patience", "0s"))).ended()
     assert (done.status, done.out) == (3, "")
     assert done.err == f"{server.url}: connection refused.\n"
+
+
+@pytest.mark.parametrize(
+    ("rate", "connections", "most"),
+    [(1, 1, 8), (8_000, 1, 8), (8_001, 1, 9), (100_000, 1, 100), (100_000, 8, 13), (1e9, 1, 128)],
+)
+def test_more_requests_are_under_way_at_a_higher_rate(
+    rate: float, connections: int, most: int
+) -> None:
+    assert pipelined(rate, connections) == most
+
+
+async def test_a_high_rate_does_not_wait_for_answers(start) -> None:
+    """The server answers when twenty requests have come, and not before."""
+    count = 20
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        for _ in range(count):
+            await reader.readuntil(b"POST /")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}" * count)
+        await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    async with server:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        publish = await start(*paced(url, "--patience", "5s", rate="20000/s", duration="1ms"))
+        done = await publish.ended()
+    assert done.status == 0, done.out
+    assert "20 (" in done.out
 
 
 async def test_token_is_sent(start) -> None:
