@@ -54,24 +54,35 @@ class Reader:
         return server.pids() if isinstance(server, Server) else server.process_ids()
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Place:
+    """Where a server reads, and where it runs.
+
+    Attributes:
+        broker, topic: what it reads.
+        folder: for its files.
+        cpu: its core.
+        settings: ours, of librdkafka.
+    """
+
+    broker: Broker
+    topic: str
+    folder: Path
+    cpu: int
+    settings: Mapping[str, object]
+
+
 @contextmanager
-def reader(
-    name: str,
-    broker: Broker,
-    topic: str,
-    folder: Path,
-    cpu: int,
-    settings: Mapping[str, object],
-) -> Iterator[Reader]:
-    """One on a core: a name of RULES or OTHERS. Ours has these settings of librdkafka."""
+def reader(name: str, at: Place) -> Iterator[Reader]:
+    """One of them: a name of RULES or OTHERS."""
     if name in RULES:
-        with _ours(name, broker, topic, folder, cpu, settings) as ours:
+        with _ours(RULES[name], at) as ours:
             yield ours
         return
-    peer = _plain(broker, topic) if name == "plain" else _centrifugo(broker, topic, folder)
+    peer = _plain(at) if name == "plain" else _centrifugo(at)
     if missing := peer.missing():
         raise click.ClickException(f"{missing} is missing: {peer.install}")
-    with PeerServer(peer, cpu) as server:
+    with PeerServer(peer, at.cpu) as server:
         if name == "plain":
             yield Reader(server, server.url)
         else:
@@ -80,19 +91,12 @@ def reader(
 
 
 @contextmanager
-def _ours(
-    name: str,
-    broker: Broker,
-    topic: str,
-    folder: Path,
-    cpu: int,
-    settings: Mapping[str, object],
-) -> Iterator[Reader]:
-    rule = {"name": "load", "url": broker.url, "topics": [topic], "group": "load", **RULES[name]}
-    rule["settings"] = {"session.timeout.ms": SESSION_MS, **settings}
-    path = folder / f"{topic}.toml"
+def _ours(mapping: Mapping[str, object], at: Place) -> Iterator[Reader]:
+    rule = {"name": "load", "url": at.broker.url, "topics": [at.topic], "group": "load", **mapping}
+    rule["settings"] = {"session.timeout.ms": SESSION_MS, **at.settings}
+    path = at.folder / f"{at.topic}.toml"
     path.write_text("[[sources]]\n" + "".join(f"{k} = {_toml(v)}\n" for k, v in rule.items()))
-    with Server(cpu, ["--config", str(path)]) as server:
+    with Server(at.cpu, ["--config", str(path)]) as server:
         yield Reader(server, server.url)
 
 
@@ -103,12 +107,12 @@ def _toml(value: object) -> str:
     return json.dumps(value)
 
 
-def _plain(broker: Broker, topic: str) -> Peer:
+def _plain(at: Place) -> Peer:
     return Peer(
         name="plain",
         title="aiokafka, sse-starlette, uvicorn",
         command=lambda folder: [
-            *(sys.executable, "-m", "bench.sources.plain_app", broker.servers, topic)
+            *(sys.executable, "-m", "bench.sources.plain_app", at.broker.servers, at.topic)
         ],
         install=PYTHON_PACKAGES,
         settings="uvloop and httptools, no access log, batches of 1,000, a queue a client",
@@ -117,16 +121,16 @@ def _plain(broker: Broker, topic: str) -> Peer:
     )
 
 
-def _centrifugo(broker: Broker, topic: str, folder: Path) -> Peer:
+def _centrifugo(at: Place) -> Peer:
     """As bench/peers has it, with a consumer of Kafka."""
     kafka = {
-        "brokers": [broker.servers],
-        "topics": [topic],
+        "brokers": [at.broker.servers],
+        "topics": [at.topic],
         "consumer_group": "load",
         "publication_data_mode": {"enabled": True, "channels_header": CHANNELS},
     }
     consumer = {"enabled": True, "name": "load", "type": "kafka", "kafka": kafka}
-    path = folder / "consumers.json"
+    path = at.folder / "consumers.json"
     path.write_text(json.dumps({"consumers": [consumer]}))
     return dataclasses.replace(
         CENTRIFUGO,

@@ -15,7 +15,7 @@ import click
 from bench.load import connected
 from bench.sources.bare import bare
 from bench.sources.broker import LINGER_MS, Broker, Feed
-from bench.sources.servers import CHANNELS, Reader, reader
+from bench.sources.servers import CHANNELS, Place, Reader, reader
 from fastsse.swarm import Crew, Plan
 
 _READY_S = 60
@@ -84,7 +84,7 @@ def opened(
     topic = f"{name}-{time.monotonic_ns()}"
     header = CHANNELS if name == "centrifugo" else None
     feed = Feed(broker.servers, topic, streams or _TOPICS, header, clients.linger_ms)
-    with reader(name, broker, topic, folder, cpus[0], clients.settings) as running:
+    with reader(name, Place(broker, topic, folder, cpus[0], clients.settings)) as running:
         if streams == 0:
             yield _warm(Set(running, feed, None, name))
             return
