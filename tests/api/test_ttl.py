@@ -49,13 +49,10 @@ async def test_a_stream_that_is_behind_is_not_sent_what_expired(start) -> None:
         server.publish("a", "soon over", ttl=0.05)
         server.publish("a", "mark")
         await until(lambda: server._running._hub.history.is_expired(newest(server, 2)))
-        # The sender's clock of the wall is read with each tick.
-        ticks = sender.counters()["sends"]
         await asked(server, "GET", "/healthz")
         body = b""
         while b"data: mark" not in body:
             body += await raw.reader.read(1 << 20)
-        assert ticks >= 0
     assert b"soon over" not in body
 
 

@@ -28,6 +28,36 @@ class Control:
         self.sent.append(message)
 
 
+class Both:
+    """The presence of a worker, and the control service that has it from there."""
+
+    def __init__(self) -> None:
+        self._control, self._turns = Control(), list[Callable[[], None]]()
+        self.presence = Presence(self._control, self._turns.append)  # type: ignore[arg-type]
+        self._service = PresenceService(
+            None,  # type: ignore[arg-type]
+            MemoryControlStore(),
+            lambda events, done: None,
+        )
+
+    def pass_on(self) -> None:
+        """The service receives what the worker has to say in this turn of its loop."""
+        turns, self._turns[:] = self._turns[:], []
+        for turn in turns:
+            turn()
+        messages, self._control.sent[:] = self._control.sent[:], []
+        for message in messages:
+            self._service.on_message(1, message)
+
+    def listed(self, topic: str | None) -> tuple[int, list[list[object]]]:
+        """How many streams the service knows of a topic, or of all, and three of them."""
+        answers: list[bytes] = []
+        self._service.on_request(1, orjson.dumps((topic, None, 3)), answers.append)
+        (answer,) = answers
+        found, listed = orjson.loads(answer)
+        return found, listed
+
+
 def seen_by_the_collector() -> int:
     gc.collect()
     gc.collect()  # A tuple of tuples is untracked after those are.
@@ -36,62 +66,39 @@ def seen_by_the_collector() -> int:
 
 @pytest.mark.parametrize("payload", [None, {"name": "ann", "roles": ["a", "b"]}], ids=["no", "one"])
 def test_the_garbage_collector_does_not_see_the_streams_of_presence(payload: object) -> None:
-    control, turns = Control(), []
-    presence = Presence(control, turns.append)  # type: ignore[arg-type]
-    service = PresenceService(
-        None,  # type: ignore[arg-type]
-        MemoryControlStore(),
-        lambda events, done: None,
-    )
+    both = Both()
     before = seen_by_the_collector()
     for stream in range(STREAMS):
-        presence.on_stream_opened(stream, (f"user/{stream % 4_000}", "news"), payload)
-    for turn in turns:
-        turn()
-    for message in control.sent:
-        service.on_message(1, message)
+        both.presence.on_stream_opened(stream, (f"user/{stream % 4_000}", "news"), payload)
+    both.pass_on()
     assert seen_by_the_collector() < before + OTHERS
-    answers: list[bytes] = []
     for topic, count in ((None, 2 * STREAMS), ("news", STREAMS), ("user/1", 2)):
-        service.on_request(1, orjson.dumps((topic, None, 3)), answers.append)
-        found, listed = orjson.loads(answers.pop())
+        found, listed = both.listed(topic)
         assert found == count
-        assert all(one[2] == payload for one in listed)
+        assert [one[2] for one in listed] == [payload] * min(count, 3)
     for stream in range(STREAMS):
-        presence.on_stream_closed(stream)
-    control.sent.clear()
-    for turn in turns:
-        turn()
-    for message in control.sent:
-        service.on_message(1, message)
-    service.on_request(1, orjson.dumps((None, None, 3)), answers.append)
-    assert answers == [b"[0,[]]"]
+        both.presence.on_stream_closed(stream)
+    both.pass_on()
+    assert both.listed(None) == (0, [])
 
 
 @pytest.mark.parametrize("payload", [None, {"name": "ann", "roles": ["a", "b"]}], ids=["no", "one"])
 def test_memory_of_a_stream_is_bounded_in_the_worker_and_in_the_control_service(
     payload: object, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    control, turns = Control(), []
-    presence = Presence(control, turns.append)  # type: ignore[arg-type]
-    service = PresenceService(
-        None,  # type: ignore[arg-type]
-        MemoryControlStore(),
-        lambda events, done: None,
-    )
-    presence.on_stream_opened(STREAMS, ("news",), payload)
-    turns.pop()()
+    both = Both()
+    both.presence.on_stream_opened(STREAMS, ("news",), payload)
+    both.pass_on()
     tracemalloc.start()
     try:
         before = tracemalloc.get_traced_memory()[0]
         for stream in range(STREAMS):
-            presence.on_stream_opened(stream, ("news",), payload)
-            turns.pop()()
-            if len(control.sent) == 1:
-                service.on_message(1, control.sent.pop())
+            both.presence.on_stream_opened(stream, ("news",), payload)
+            both.pass_on()
         each = (tracemalloc.get_traced_memory()[0] - before) / STREAMS
     finally:
         tracemalloc.stop()
     with capsys.disabled():
         print(f"\npresence of a stream with equal payload: {each:.0f} B of Python in both")
+    assert both.listed("news")[0] == STREAMS + 1
     assert each < STREAM_BYTES_MAX

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from fastsse import stamp
 from fastsse.swarm import SwarmResults, _swarm
 from fastsse.swarm.addresses import Address
 from fastsse.swarm.request_template import request_head, split_at_numbers
@@ -28,6 +29,21 @@ Script = Callable[[socket.socket, bytes, int], None]
 
 def chunk(body: bytes) -> bytes:
     return b"%x\r\n%s\r\n" % (len(body), body)
+
+
+def stamped(count: int, source: int = 1, due_us: int | None = None) -> bytes:
+    data = stamp.encode(stamp.Stamp(due_us or stamp.now_us(), source, count), 128)
+    return b"data: %s\n\n" % data
+
+
+def numbered(number: int) -> bytes:
+    return b"id: 1700000000000-%d\n" % number + stamped(number)
+
+
+def hold(connection: socket.socket) -> None:
+    """Waits until the client goes away."""
+    while connection.recv(4096):
+        pass
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
