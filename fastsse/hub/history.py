@@ -315,11 +315,12 @@ class History(HistoryLog):
         return frames
 
     def _busiest(self, selection: WantedTopics | None) -> list[Topic]:
-        """The topics of the newest events, each once."""
+        """The selected topics of the newest events, each once."""
         topics: dict[Topic, None] = {}
         for looked_at, (_, owners) in enumerate(self.whole.owned_newest_first()):
-            if selection is None or is_wanted(selection, owners):
-                topics.update(dict.fromkeys(owners if isinstance(owners, tuple) else (owners,)))
+            for topic in owners if isinstance(owners, tuple) else (owners,):
+                if selection is None or topic in selection:
+                    topics[topic] = None
             if len(topics) >= SNAPSHOT_TOPICS_MAX or looked_at == SNAPSHOT_SCAN_MAX:
                 break
         return list(topics)

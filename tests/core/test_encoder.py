@@ -125,6 +125,36 @@ def test_a_page_is_one_chunk_of_many_bodies_with_the_last_position() -> None:
     assert (page.events, page.position) == (3, 3)
 
 
+def test_a_page_has_place_and_time_of_its_last_event_and_expires_with_its_first() -> None:
+    def frame(n: int, expires_ms: int = 0, events: bool = True) -> _core.Frame:
+        body = b"data: %d\n\n" % n
+        return _core.load_frame(body, n << 64 | n + 1, False, 10 * n, events, 0, expires_ms)
+
+    for expiries, first in (
+        ((0, 0, 0), 0),
+        ((7, 0, 0), 7),
+        ((0, 0, 7), 7),
+        ((8, 7, 0), 7),
+        ((7, 8, 9), 7),
+        ((9, 8, 7), 7),
+        ((7, 7, 0), 7),
+    ):
+        page = _core.join_frames([frame(n, one) for n, one in enumerate(expiries, 1)])
+        assert (page.position, page.time_ms, page.expires_ms) == (3 << 64 | 4, 30, first)
+    several = _core.join_frames([frame(1), frame(2, events=False), page])
+    assert several.events == 4
+    assert several.body == frame(1).body + frame(2).body + page.body
+    assert several.wire == b"%x\r\n%b\r\n" % (several.size, several.body)
+
+
+def test_a_gibibyte_of_an_event_or_of_a_page_is_refused() -> None:
+    frame = _core.raw_frame(b"x" * (1 << 20))
+    with pytest.raises(ValueError, match="1 GiB"):
+        _core.join_frames([frame] * 1024 + [_core.raw_frame(b"x")])
+    with pytest.raises(ValueError, match="1 GiB"):
+        _core.encode_frame(bytes(1 << 30), None, None, 0, 1)
+
+
 @pytest.mark.parametrize("make", [_core.raw_frame, _core.wire_frame])
 def test_an_empty_frame_is_refused_since_it_would_end_the_stream(make: type) -> None:
     with pytest.raises(ValueError, match=r"at least one|empty chunk"):

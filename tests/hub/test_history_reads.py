@@ -1,0 +1,342 @@
+"""What readers of a history get of it: hidden, expired and deleted events are as if they were not
+there, and no read looks at more than its bound."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pytest
+
+from fastsse._core import load_frame
+from fastsse.auth.rights import Rights
+from fastsse.config import HistoryOptions, TopicRule
+from fastsse.directives import NO_NOTICE, directives_of
+from fastsse.entries import Entry, Extras, encode_entries
+from fastsse.events import Event
+from fastsse.hub import history as module
+from fastsse.hub.backfill import Evictions
+from fastsse.hub.history import History, Selection, sees_private
+from fastsse.hub.templates import Templates, WantedTopics
+from fastsse.hub.topics import Rules, Topics
+from fastsse.positions import position_at
+
+START_MS = 1_000_000
+START = position_at(START_MS)
+GRANTED = Rights(subscribe=["a"])
+OTHERS = Rights(subscribe=["b"])
+TTL_MS = 5_000
+
+
+class Channel:
+    """Of a template."""
+
+    number = 1
+
+
+class Kept:
+    """A history of events: the n-th lies at START + n."""
+
+    def __init__(self, *rules: TopicRule, **options: object) -> None:
+        history_options = HistoryOptions(topics=rules, **options)  # type: ignore[arg-type]
+        self.topics = Topics(Rules(history_options, "disconnect"), START)
+        self.history = History(self.topics, history_options.history_total, START)
+        self.history.now_ms = lambda: self.now_ms
+        self.now_ms = START_MS
+        self.templates = Templates(self.topics)
+        self.topics.on_new = lambda topic: self.templates.look_at(topic) and None
+
+    def add(self, *topics: str, ttl: bool = False, **given: object) -> int:
+        """Appends an event; returns its position."""
+        asked = directives_of(ttl=TTL_MS / 1000) if ttl else None
+        event = Event(topics, "x", directives=asked, **given)  # type: ignore[arg-type]
+        position = self.history.head + 1
+        self.history.take(encode_entries([position], [event], START_MS))
+        return position
+
+    def control(self, text: bytes, *topics: str) -> int:
+        """Appends a control entry; returns its position."""
+        position = self.history.head + 1
+        frame = load_frame(NO_NOTICE, position, False, None, False)
+        self.history.take([Entry(position, topics, None, frame, Extras(control=text))])
+        return position
+
+    def named(self, *topics: str) -> Selection:
+        return tuple(map(self.topics.intern, topics))
+
+    def template(self, text: str, *topics: str) -> WantedTopics:
+        matching = self.templates.select(text, Channel())
+        return WantedTopics(
+            tuple(map(self.topics.intern, topics)), (matching,), self.templates.numbered
+        )
+
+    def read(self, selection: Selection, after: int, rights: Rights | None) -> list[int]:
+        return [frame.position for frame in self.history.page(selection, after, rights=rights)[0]]
+
+    def newest(
+        self, selection: Selection, count: int, rights: Rights | None = None
+    ) -> tuple[dict[str, list[int]], bool]:
+        found, is_enough = self.history.newest_of_each(selection, count, rights)
+        places = {name: [frame.position for frame in frames] for name, frames in found.items()}
+        return places, is_enough
+
+
+@dataclass
+class Some:
+    """A public event, a private one, one that expires, one that is deleted, a control entry, and a
+    public one."""
+
+    kept: Kept
+    first: int
+    private: int
+    brief: int
+    last: int
+
+    @classmethod
+    def made(cls) -> "Some":
+        kept = Kept()
+        first = kept.add("a")
+        private = kept.add("a", private=True)
+        brief = kept.add("a", ttl=True)
+        deleted = kept.add("a")
+        kept.history.blank(deleted)
+        kept.control(b'{"op":"later"}', "a")
+        last = kept.add("a")
+        return cls(kept, first, private, brief, last)
+
+
+SELECTIONS: list[Callable[[Kept], Selection]] = [
+    lambda kept: None,
+    lambda kept: kept.named("a"),
+    lambda kept: kept.named("a", "b"),
+    lambda kept: kept.template("{x}"),
+]
+
+
+@pytest.mark.parametrize("selected", SELECTIONS)
+def test_a_page_and_a_span_have_what_the_reader_may_see_at_that_time(
+    selected: Callable[[Kept], Selection],
+) -> None:
+    some = Some.made()
+    kept, history = some.kept, some.kept.history
+    selection = selected(kept)
+    for rights, is_granted in ((GRANTED, True), (OTHERS, False), (None, False)):
+        for passed_ms, is_alive in ((TTL_MS - 1, True), (TTL_MS, False)):
+            kept.now_ms = START_MS + passed_ms
+            wanted = [
+                some.first,
+                *([some.private] if is_granted else []),
+                *([some.brief] if is_alive else []),
+                some.last,
+            ]
+            page = history.page(selection, START, rights=rights)
+            seen = [frame.position for frame in page.frames if frame.events]
+            assert (seen, page.through, page.is_last) == (wanted, history.head, True)
+            between = history.between(selection, some.first, some.last - 1, rights)
+            assert [one.position for one in between if one.events] == wanted[1:-1]
+            until = history.between(selection, some.first, some.last, rights)
+            assert [one.position for one in until if one.events] == wanted[1:]
+
+
+@pytest.mark.parametrize("selected", SELECTIONS)
+def test_the_newest_events_are_counted_without_those_that_are_not_shown(
+    selected: Callable[[Kept], Selection],
+) -> None:
+    some = Some.made()
+    kept, history = some.kept, some.kept.history
+    selection = selected(kept)
+    assert history.before_newest(selection, 1) == (some.last - 1, True)
+    assert history.before_newest(selection, 2) == (some.brief - 1, True)
+    assert history.before_newest(selection, 3) == (some.first - 1, True)
+    assert history.before_newest(selection, 3, GRANTED) == (some.private - 1, True)
+    assert history.before_newest(selection, 4, OTHERS) == (some.first - 1, False)
+    assert history.before_newest(selection, 4, GRANTED) == (some.first - 1, True)
+    kept.now_ms += TTL_MS
+    assert history.before_newest(selection, 2) == (some.first - 1, True)
+    assert history.before_newest(selection, 3) == (some.first - 1, False)
+    is_named = isinstance(selection, tuple) and len(selection) == 1
+    assert kept.newest(selection, 2) == ({"a": [some.last, some.first]}, is_named)
+    assert kept.newest(selection, 2, GRANTED) == ({"a": [some.last, some.private]}, is_named)
+    assert kept.newest(selection, 3, OTHERS) == ({"a": [some.last, some.first]}, False)
+    kept.now_ms -= TTL_MS
+    assert kept.newest(selection, 2) == ({"a": [some.last, some.brief]}, is_named)
+
+
+def test_a_look_ends_after_so_many_hidden_events(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LEFT_OUT_MAX", 3)
+    kept = Kept()
+    first = kept.add("a")
+    hidden = [kept.add("a", private=True) for _ in range(4)]
+    last = kept.add("a")
+    history, topics = kept.history, kept.named("a")
+    page = history.page(topics, START)
+    assert [one.position for one in page.frames] == [first]
+    assert (page.through, page.is_last) == (hidden[2], False)
+    page = history.page(topics, hidden[2])
+    assert [one.position for one in page.frames] == [last]
+    assert (page.through, page.is_last) == (last, True)
+    # As if there were as many: behind the hidden ones nothing is known.
+    assert history.before_newest(topics, 2) == (last - 1, True)
+    assert kept.newest(topics, 2) == ({"a": [last]}, False)
+    monkeypatch.setattr(module, "LEFT_OUT_MAX", 5)
+    assert history.before_newest(topics, 2) == (first - 1, True)
+    assert kept.newest(topics, 2) == ({"a": [last, first]}, True)
+
+
+def test_a_snapshot_of_very_many_topics_has_those_of_the_newest_events(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    kept = Kept()
+    places = {name: kept.add(name) for name in ("t/1", "t/2", "other", "t/3")}
+    both = kept.add("t/1", "u/1")
+    everything = {"other": [places["other"]], "t/1": [both], "t/2": [places["t/2"]]}
+    everything |= {"t/3": [places["t/3"]], "u/1": [both]}
+    matching = {name: [one] for name, [one] in everything.items() if name.startswith("t/")}
+    monkeypatch.setattr(module, "SNAPSHOT_TOPICS_MAX", 5)
+    assert kept.newest(None, 1) == (everything, False)
+    monkeypatch.setattr(module, "SNAPSHOT_TOPICS_MAX", 4)
+    assert kept.newest(None, 1) == (
+        {name: one for name, one in everything.items() if name != "t/2"},
+        False,
+    )
+    monkeypatch.setattr(module, "SNAPSHOT_TOPICS_MAX", 3)
+    assert kept.newest(kept.template("t/{n}"), 1) == (matching, False)
+    monkeypatch.setattr(module, "SNAPSHOT_TOPICS_MAX", 2)
+    # The newest event also has a topic that is not asked for.
+    busiest = {"t/1": [both], "t/3": [places["t/3"]]}
+    assert kept.newest(kept.template("t/{n}"), 1) == (busiest, False)
+    # A topic that is named alone is looked at, however many there are.
+    assert kept.newest(kept.named("t/2", "t/3", "other"), 1) == (
+        {name: [places[name]] for name in ("t/2", "t/3", "other")},
+        True,
+    )
+    monkeypatch.setattr(module, "SNAPSHOT_SCAN_MAX", 0)
+    assert kept.newest(None, 1) == ({"t/1": [both], "u/1": [both]}, False)
+    monkeypatch.setattr(module, "SNAPSHOT_SCAN_MAX", 1)
+    monkeypatch.setattr(module, "SNAPSHOT_TOPICS_MAX", 4)
+    found, _ = kept.newest(None, 1)
+    assert set(found) == {"t/1", "u/1", "t/3"}
+
+
+def test_a_template_of_very_many_topics_is_read_from_the_log_of_all(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    kept = Kept()
+    added = [kept.add(*names) for names in (("t/1",), ("x",), ("t/2", "x"), ("t/1", "t/3"), ("x",))]
+    wanted = kept.template("t/{n}")
+    for most in (2, 3, 4):
+        monkeypatch.setattr(module, "MERGED_MAX", most)
+        assert kept.read(wanted, START, None) == [added[0], added[2], added[3]]
+        assert kept.read(wanted, added[0], None) == [added[2], added[3]]
+        assert kept.history.before_newest(wanted, 2) == (added[2] - 1, True)
+
+
+def test_an_entry_and_an_event_are_found_at_their_place_alone() -> None:
+    kept = Kept(history_events=2)
+    gone = kept.add("a")
+    kept.add("a")
+    at = kept.add("a", "b", id="mine", meta={"x": 1})
+    history = kept.history
+    for place in (gone, at + 1, START):
+        assert history.entry_at(place) is None
+        assert history.event_at(place) is None
+    entry, event = history.entry_at(at), history.event_at(at)
+    assert entry is not None
+    assert event is not None
+    assert (entry.position, entry.topics, entry.own_id) == (at, ("a", "b"), b"mine")
+    assert (event.frame.position, event.topics, event.meta) == (at, ("a", "b"), b'{"x":1}')
+    first = history.event_at(at - 1)
+    assert first is not None
+    assert (first.topics, first.meta) == (("a",), None)
+    assert [one.frame.position for one in history.described([event.frame, first.frame])] == [
+        at,
+        at - 1,
+    ]
+    assert history.may_read(at, None)
+    assert history.may_read(at + 1, None)
+
+
+def test_a_topic_has_events_until_the_last_of_them_is_deleted() -> None:
+    kept = Kept()
+    history = kept.history
+    assert not history.has_events("a")
+    assert history.last_of("a") == 0
+    kept.topics.intern("a")
+    assert not history.has_events("a")
+    assert history.last_of("a") == 0
+    first, second = kept.add("a"), kept.add("a", "b")
+    kept.control(b'{"op":"later"}', "a")
+    assert history.has_events("a")
+    assert (history.last_of("a"), history.last_of("b")) == (second, second)
+    history.blank(first)
+    assert history.has_events("a")
+    history.blank(second)
+    assert not history.has_events("a")
+    # A deleted event is the newest one still: a condition that names it holds.
+    assert history.last_of("a") == second
+
+
+def test_the_newest_place_to_show_is_a_private_one_for_who_has_grants() -> None:
+    kept = Kept()
+    public = kept.add("a")
+    private = kept.add("b", private=True)
+    history = kept.history
+    assert history.head_for(GRANTED) == history.head == private
+    assert history.head_for(None) == history.head_for(Rights()) == history.public_head == public
+    assert [sees_private(one) for one in (None, Rights(), GRANTED)] == [False, False, True]
+    assert [history.may_read(private, one) for one in (None, GRANTED, OTHERS)] == [
+        False,
+        False,
+        True,
+    ]
+
+
+def test_events_that_another_process_is_sending_count_as_evicted() -> None:
+    kept = Kept()
+    history = kept.history
+    history.expect(START + 5)
+    assert (history.head, history.begins) == (START + 5, START + 5)
+    for selected in SELECTIONS:
+        selection = selected(kept)
+        assert history.evicted_through(selection) == START + 5
+        assert history.evicted(selection, START).through == START + 5
+        assert history.evicted(selection, START + 5).through == 0
+    kept.add("a")
+    assert history.evictions().by_topic == {"a": START + 5, "b": START + 5}
+    assert (history.evictions().of_all, history.evictions().forgotten_through) == (
+        START + 5,
+        START + 5,
+    )
+    assert history.expected_through == START + 5
+
+
+def test_evictions_of_another_history_are_of_live_and_other_topics() -> None:
+    kept = Kept()
+    first, second = kept.add("a"), kept.add("a")
+    b = kept.add("b")
+    history = kept.history
+    history.evict(Evictions({"a": first, "never": START + 2}, first, START + 1))
+    assert kept.read(None, START, None) == [second, b]
+    assert history.evicted_through(kept.named("a")) == first
+    assert history.evicted_through(kept.named("b")) == START
+    assert history.evicted_through(kept.named("never")) == START + 2
+    assert history.evicted_through(kept.named("new")) == START + 1
+    assert history.evicted_through(None) == first
+    history.evict(Evictions({}, START, START))
+    assert history.evicted_through(kept.named("newer")) == START + 1
+    assert history.evicted_through(None) == first
+
+
+def test_a_loss_evicts_everything_and_is_before_all_that_comes() -> None:
+    kept = Kept()
+    added = [kept.add("a"), kept.add("b", private=True)]
+    history = kept.history
+    wanted = kept.template("{x}")
+    assert history.lose(added[0]) == added[1]
+    assert (history.events, history.bytes, history.lost_through) == (0, 0, added[1])
+    later = added[1] + 10
+    assert history.lose(later) == history.head == history.public_head == later
+    for selection in (None, wanted, kept.named("a"), kept.named("new")):
+        assert history.evicted_through(selection) == later
+        assert history.evicted(selection, added[1]).since(history.clock - 1) in (0, later)
+        assert history.evicted(selection, added[1]).through == later
+    kept.add("a")
+    assert len(kept.read(wanted, later, None)) == 1
