@@ -1,0 +1,140 @@
+"""What others hear of a stream on its way to live: that it got there or ended, and its pages."""
+
+import pytest
+
+from fastsse.hub.resume import replayer
+from fastsse.positions import format_position
+from fastsse.subscriptions import Cursor
+from tests.hub.afterrestart import BIG, PAGE_BYTES, restarted
+from tests.hub.onenode import Client, MakeNode, Node
+from tests.hub.storednode import Disk
+
+
+def waiting(make_node: MakeNode) -> tuple[Node, Client]:
+    """A node whose store has not answered its stream yet."""
+    before = make_node(disk=Disk())
+    first = before.publish("a", "0")
+    before.publish("a", "1")
+    node = restarted(make_node, before)
+    node.store.holds = True
+    return node, node.resume("a", after=first)
+
+
+def test_a_caller_is_told_once_when_a_stream_is_live(make_node: MakeNode) -> None:
+    node, client = waiting(make_node)
+    streams, told = node.hub.streams, list[str]()
+    assert streams.when_live(client.handle, lambda: told.append("live"))
+    streams.read_notices()
+    assert told == []
+    node.run_until(lambda: node.hub.streams.replays == 0)
+    streams.read_notices()
+    assert told == ["live"]
+    node.publish("a", "2")
+    assert node.run_until_received(client, 2) == ["1", "2"]
+    streams.read_notices()
+    assert told == ["live"]
+    assert not streams.when_live(client.handle, lambda: told.append("again"))
+
+
+def test_a_caller_is_told_when_a_stream_ends_before_it_is_live(make_node: MakeNode) -> None:
+    node, client = waiting(make_node)
+    told: list[str] = []
+    assert node.hub.streams.when_live(client.handle, lambda: told.append("ended"))
+    node.hub.streams.close(client.handle, 6)
+    node.hub.streams.read_notices()
+    assert told == ["ended"]
+
+
+def test_each_page_of_a_replay_is_reported_with_its_bytes(make_node: MakeNode) -> None:
+    node = make_node(page_bytes=PAGE_BYTES)
+    for n in range(12):
+        node.publish("a", f"{n} {BIG}")
+    pages: list[tuple[int, int]] = []
+    node.hub.streams.watch_replays(lambda handle, size: pages.append((handle, size)))
+    client = node.subscribe("a", cursor=Cursor("earliest"), receive_bytes=4096)
+    assert len(pages) == 1, "the first page comes with the opening"
+    node.run_until_received(client, 12)
+    assert {handle for handle, _ in pages} == {client.handle}
+    assert len(pages) > 3
+    events = node.hub.history.page(None, 0).frames
+    assert sum(size for _, size in pages) == sum(frame.size for frame in events)
+    # Not of a stream that is sent nothing that was kept.
+    node.subscribe("a")
+    assert len(pages) <= 12
+
+
+def test_pages_of_a_snapshot_are_reported_too(make_node: MakeNode) -> None:
+    node = make_node()
+    node.publish("a", "1")
+    pages: list[tuple[int, int]] = []
+    node.hub.streams.watch_replays(lambda handle, size: pages.append((handle, size)))
+    client = node.subscribe("a", last_each=1)
+    ((handle, size),) = pages
+    assert handle == client.handle
+    node.run_until(lambda: len(client.stream.events) == 2)
+    opening, page = client.body[:-size], client.body[-size:]
+    assert opening == b": fastsse\nretry: 3000\n"
+    (event,) = node.hub.history.page(None, 0).frames
+    assert page.startswith(event.body + b"event: fastsse.snapshot\n")
+
+
+def test_streams_of_a_store_that_fails_return_at_different_times(
+    make_node: MakeNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(replayer.random, "random", lambda: 0.5)
+    node, client = waiting(make_node)
+    node.store.fails = True
+    node.run_until(lambda: client.is_ended)
+    assert client.stream.retry_ms == 4500
+    assert node.hub.counters()["replays_failed"] == 1
+
+
+def test_streams_that_wait_for_memory_go_on_in_their_order(
+    make_node: MakeNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = make_node(page_bytes=PAGE_BYTES)
+    for n in range(12):
+        node.publish("a", f"{n} {BIG}")
+    made = node.hub.streams._replayer
+    clients = [node.subscribe("a", cursor=Cursor("earliest"), receive_bytes=4096) for _ in range(3)]
+    is_short = True
+    monkeypatch.setattr(made, "_must_wait", lambda: is_short)
+    pages: list[int] = []
+    node.hub.streams.watch_replays(lambda handle, size: pages.append(handle))
+    for client in reversed(clients):
+        node.clients.remove(client)
+    handles = [client.handle for client in clients]
+    made._waiting.clear()
+    for handle in reversed(handles):
+        made.on_page_sent(handle)
+    made.on_page_sent(0)
+    made.go_on()
+    assert pages == []
+    assert list(made._waiting) == handles[::-1]
+    is_short = False
+    made.go_on()
+    assert pages == handles[::-1]
+    assert not made._waiting
+    node.clients += clients
+    for client in clients:
+        node.run_until_received(client, 12)
+
+
+def test_the_place_of_a_loss_is_reported_to_streams_that_replay_and_to_live_ones_once(
+    make_node: MakeNode,
+) -> None:
+    node = make_node(page_bytes=PAGE_BYTES)
+    for n in range(12):
+        node.publish("a", f"{n} {BIG}")
+    live = node.subscribe("a")
+    slow = node.subscribe("a", cursor=Cursor("earliest"), receive_bytes=4096)
+    node.clients.remove(slow)
+    place = node.hub.history.lose(node.hub.history.head)
+    node.hub.streams.report_loss(place)
+    node.publish("a", "after")
+    node.run_until_received(live, 1)
+    node.clients.append(slow)
+    node.run_until(lambda: slow.data[-1:] == ["after"])
+    for client in (live, slow):
+        assert [gap.last_event_id for gap in client.gaps] == [format_position(place).decode()]
+    assert node.hub.streams.gaps["lost"] == 1
