@@ -64,6 +64,7 @@ class Kept:
 
     def template(self, text: str, *topics: str) -> WantedTopics:
         matching = self.templates.select(text, Channel())
+        matching.look(matching.left)
         return WantedTopics(
             tuple(map(self.topics.intern, topics)), (matching,), self.templates.numbered
         )
