@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 DEFAULT_SIZE_BYTES = 128
 DEFAULT_DURATION_S = 10.0
 PIPELINED_MIN = 8
-PIPELINED_MAX = 128
+PIPELINED_MAX = 64
 UNDER_WAY_MS = 1
 """Requests may await answers on one connection, as many as are due in this time: so long an answer
-takes on a server under load. With fewer a rate would not be reached; more would only be lost with
-the connection."""
+takes on a server under load. With fewer a rate would not be reached; a server takes no more of one
+connection at once, and all are lost with it."""
 KNOCK_EVERY_S = 0.5
 
 
