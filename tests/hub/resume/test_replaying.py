@@ -1,8 +1,14 @@
 """What others hear of a stream on its way to live: that it got there or ended, and its pages."""
 
+from unittest.mock import Mock
+
 import pytest
 
+from fastsse.auth.rights import Rights
+from fastsse.hub import history
 from fastsse.hub.resume import replayer
+from fastsse.hub.resume.preamble import ReplayingStream
+from fastsse.hub.time_budget import TimeBudget
 from fastsse.positions import format_position
 from fastsse.subscriptions import Cursor
 from tests.hub.afterrestart import BIG, PAGE_BYTES, restarted
@@ -137,3 +143,109 @@ def test_the_place_of_a_loss_is_reported_to_streams_that_replay_and_to_live_ones
     for client in (live, slow):
         assert [gap.last_event_id for gap in client.gaps] == [format_position(place).decode()]
     assert node.hub.streams.gaps["lost"] == 1
+
+
+# -- errors and ends ----------------------------------------------------------------------------
+
+
+def test_an_opening_that_fails_while_memory_is_short_leaves_no_stream(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node.publish("a", "0")
+    made = node.hub.streams._replayer
+    monkeypatch.setattr(made, "_must_wait", lambda: True)
+
+    def refuse(*arguments: object) -> None:
+        raise RuntimeError("no")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(made, "_give", refuse)
+        with pytest.raises(RuntimeError, match="no"):
+            node.subscribe("a", cursor=Cursor("earliest"))
+    assert node.hub.streams.replays == 0
+    assert len(node.hub.channels) == 0
+
+
+def test_an_error_after_the_sender_has_the_socket_is_logged_and_ends_the_stream(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node.publish("a", "0")
+
+    def fail(handle: int, size: int) -> None:
+        raise RuntimeError("no")
+
+    node.hub.streams.watch_replays(fail)
+    monkeypatch.setattr(replayer, "log", logged := Mock())
+    client = node.subscribe("a", cursor=Cursor("earliest"))
+    logged.exception.assert_called_once()
+    node.run_until(lambda: client.is_ended and len(node.closed) == 1)
+    assert node.closed[0].reason == "ended"
+    assert node.hub.streams.replays == 0
+
+
+def test_searches_take_turns_and_go_on_within_one_sweep(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(history, "LEFT_OUT_MAX", 2)
+    start = node.publish("a", "0")
+    for _ in range(7):
+        node.publish("a", "hidden", private=True)
+    clients = [node.resume("a", after=start) for _ in range(3)]
+    made = node.hub.streams._replayer
+    handles = [client.handle for client in clients]
+    assert list(made._searching) == handles
+    looked_at: list[int] = []
+    go_on = made._go_on
+
+    def noted(one: ReplayingStream, step: object, given: object) -> None:
+        looked_at.append(one.handle)
+        go_on(one, step, given)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(made, "_go_on", noted)
+    monkeypatch.setattr(made, "_time_budget", TimeBudget(burst_s=60))
+    assert made.search() is False
+    assert looked_at == handles * 3
+    assert node.hub.streams.replays == 0
+
+
+def test_a_stream_that_left_is_not_gone_on_with_when_the_store_answers(
+    make_node: MakeNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = make_node(disk=Disk())
+    first = before.publish("a", "0")
+    before.publish("a", "1")
+    node = restarted(make_node, before)
+    node.store.holds, made, is_short = True, node.hub.streams._replayer, True
+    monkeypatch.setattr(made, "_must_wait", lambda: is_short)
+    client = node.resume("a", after=first)
+    node.run_until(lambda: bool(made._waiting))
+    is_short = False
+    made.go_on()
+    assert len(node.store.held) == 1
+    node.hang_up_unanswered(client)
+    assert node.store.answer()
+    assert node.hub.streams.replays == 0
+
+
+def test_a_node_that_ended_does_nothing_with_answers_that_come_late(
+    make_node: MakeNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node, _ = waiting(make_node)
+    monkeypatch.setattr(replayer, "log", logged := Mock())
+    node.hub.streams.abandon()
+    assert node.store.answer()
+    logged.exception.assert_not_called()
+    assert node.hub.streams.replays == 0
+
+
+def test_a_revocation_passes_by_streams_without_a_token_that_still_wait(
+    make_node: MakeNode,
+) -> None:
+    node, anonymous = waiting(make_node)
+    mine = Rights(subject="me", issued_s=5)
+    first = node.store.disk.entries[0].position
+    client = node.resume("a", after=format_position(first).decode(), rights=mine)
+    node.hub.streams.revoke(mine.claims[1], 0, 7)
+    node.run_until(lambda: client.is_ended and len(node.closed) == 1)
+    assert node.closed[0].handle == client.handle
+    assert node.run_until_received(anonymous, 1) == ["1"]
