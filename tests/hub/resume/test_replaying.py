@@ -26,29 +26,29 @@ def waiting(make_node: MakeNode) -> tuple[Node, Client]:
     return node, node.resume("a", after=first)
 
 
-def test_a_caller_is_told_once_when_a_stream_is_live(make_node: MakeNode) -> None:
+def test_a_caller_is_notified_once_when_a_stream_is_live(make_node: MakeNode) -> None:
     node, client = waiting(make_node)
-    streams, told = node.hub.streams, list[str]()
-    assert streams.when_live(client.handle, lambda: told.append("live"))
+    streams, calls = node.hub.streams, list[str]()
+    assert streams.when_live(client.handle, lambda: calls.append("live"))
     streams.read_notices()
-    assert told == []
+    assert calls == []
     node.run_until(lambda: node.hub.streams.replays == 0)
     streams.read_notices()
-    assert told == ["live"]
+    assert calls == ["live"]
     node.publish("a", "2")
     assert node.run_until_received(client, 2) == ["1", "2"]
     streams.read_notices()
-    assert told == ["live"]
-    assert not streams.when_live(client.handle, lambda: told.append("again"))
+    assert calls == ["live"]
+    assert not streams.when_live(client.handle, lambda: calls.append("again"))
 
 
-def test_a_caller_is_told_when_a_stream_ends_before_it_is_live(make_node: MakeNode) -> None:
+def test_a_caller_is_notified_when_a_stream_ends_before_it_is_live(make_node: MakeNode) -> None:
     node, client = waiting(make_node)
-    told: list[str] = []
-    assert node.hub.streams.when_live(client.handle, lambda: told.append("ended"))
+    calls: list[str] = []
+    assert node.hub.streams.when_live(client.handle, lambda: calls.append("ended"))
     node.hub.streams.close(client.handle, 6)
     node.hub.streams.read_notices()
-    assert told == ["ended"]
+    assert calls == ["ended"]
 
 
 def test_each_page_of_a_replay_is_reported_with_its_bytes(make_node: MakeNode) -> None:
