@@ -14,10 +14,10 @@ from fastsse.entries import Entry, Extras, encode_entries
 from fastsse.events import Event
 from fastsse.hub import history as module
 from fastsse.hub.backfill import Evictions
-from fastsse.hub.history import History, Selection, sees_private
+from fastsse.hub.history import Erased, History, Selection, sees_private
 from fastsse.hub.templates import Templates, WantedTopics
 from fastsse.hub.topics import Rules, Topics
-from fastsse.positions import position_at
+from fastsse.positions import format_position, position_at
 
 START_MS = 1_000_000
 START = position_at(START_MS)
@@ -341,3 +341,69 @@ def test_a_loss_evicts_everything_and_is_before_all_that_comes() -> None:
         assert history.evicted(selection, added[1]).through == later
     kept.add("a")
     assert len(kept.read(wanted, later, None)) == 1
+
+
+# -- control entries ----------------------------------------------------------------------------
+
+
+def test_topics_that_ended_are_counted_until_they_are_open_again() -> None:
+    kept = Kept()
+    history, calls = kept.history, list[tuple[str, str]]()
+    history.on_ended = lambda topic: calls.append(("ended", topic.name))
+    history.on_reopened = lambda topic: calls.append(("open", topic.name))
+    assert (history.ended_count, history.lost_through) == (0, 0)
+    kept.add("a")
+    first = kept.control(b'{"op":"end"}', "a", "b")
+    assert (history.ended_count, calls) == (2, [("ended", "a"), ("ended", "b")])
+    assert [history.ended_at(name) for name in ("a", "b", "c")] == [first, first, 0]
+    second = kept.control(b'{"op":"end"}', "a")
+    assert (history.ended_count, len(calls)) == (2, 2)
+    assert [history.ended_at(name) for name in ("a", "b")] == [second, first]
+    history.evict_through(kept.topics.intern("a"), first)
+    assert history.ended_at("a") == second, "an entry of it is kept"
+    history.evict_through(kept.topics.intern("a"), second)
+    assert (history.ended_count, history.ended_at("a")) == (1, 0)
+    assert calls[2:] == [("open", "a")]
+
+
+def test_a_purge_is_of_events_of_its_topic_up_to_its_place() -> None:
+    kept = Kept()
+    history, erased = kept.history, list[Erased]()
+    history.on_erased = erased.append
+    first, both, last = kept.add("a"), kept.add("a", "b"), kept.add("a")
+    other = kept.add("b")
+    through = format_position(both)
+    kept.control(b'{"op":"purge","at":"%b"}' % through, "a")
+    assert erased == [Erased(both, "a")]
+    frames = history.page(None, START).frames
+    assert [frame.position for frame in frames if frame.events] == [last, other]
+    kept.control(b'{"op":"delete","at":"%b"}' % format_position(other), "b")
+    assert erased[1:] == [Erased(other, None)]
+    assert not history.has_events("b")
+    at = kept.control(b'{"op":"purge"}', "a", "b")
+    assert erased[2:] == [Erased(at, "a"), Erased(at, "b")]
+    assert not history.has_events("a")
+    entries = {entry.position: entry for entry in history.entries(START)}
+    covered = {place for place, entry in entries.items() if Erased(both, "a").covers(entry)}
+    assert covered == {first, both}
+
+
+def test_the_key_of_each_event_is_passed_on_with_its_place() -> None:
+    kept = Kept()
+    asked = directives_of(key="mine")
+    event = Event("a", "x", directives=asked)
+    kept.history.take(encode_entries([START + 1], [event], START_MS))
+    keys: list[tuple[int, bytes]] = []
+    kept.history.on_key = lambda place, key: keys.append((place, key))
+    kept.add("a", meta={"x": 1})
+    kept.history.take(encode_entries([START + 3], [event], START_MS))
+    assert keys == [(START + 3, kept.history.extras_at[START + 3].key)]
+
+
+def test_an_id_names_its_position_or_the_event_of_a_publisher() -> None:
+    kept = Kept()
+    place = kept.add("a", id="mine")
+    history = kept.history
+    assert history.place_of_id(b"mine") == place
+    assert history.place_of_id(b"other") is None
+    assert history.place_of_id(format_position(START + 9)) == START + 9

@@ -1,17 +1,20 @@
 """What others hear of a stream on its way to live: that it got there or ended, and its pages."""
 
+from collections.abc import Callable
+from typing import Any
 from unittest.mock import Mock
 
 import pytest
 
 from fastsse.auth.rights import Rights
+from fastsse.errors import Unavailable
 from fastsse.hub import history
 from fastsse.hub.resume import replayer
 from fastsse.hub.resume.preamble import ReplayingStream
 from fastsse.hub.time_budget import TimeBudget
 from fastsse.positions import format_position
 from fastsse.subscriptions import Cursor
-from tests.hub.afterrestart import BIG, PAGE_BYTES, restarted
+from tests.hub.afterrestart import BIG, PAGE_BYTES, reasons, restarted
 from tests.hub.onenode import Client, MakeNode, Node
 from tests.hub.storednode import Disk
 
@@ -249,3 +252,156 @@ def test_a_revocation_passes_by_streams_without_a_token_that_still_wait(
     node.run_until(lambda: client.is_ended and len(node.closed) == 1)
     assert node.closed[0].handle == client.handle
     assert node.run_until_received(anonymous, 1) == ["1"]
+
+
+def test_a_node_that_ended_has_nothing_left_to_do(
+    make_node: MakeNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(history, "LEFT_OUT_MAX", 2)
+    node, is_short = make_node(), True
+    start = node.publish("a", "0")
+    for _ in range(3):
+        node.publish("a", "hidden", private=True)
+    made = node.hub.streams._replayer
+    node.resume("a", after=start)
+    monkeypatch.setattr(made, "_must_wait", lambda: is_short)
+    client = node.resume("a", after=start)
+    made.on_page_sent(client.handle)
+    assert (len(made._searching), len(made._waiting)) == (1, 1)
+    node.hub.streams.abandon()
+    is_short = False
+    made.go_on()
+    assert made.search() is False
+
+
+# -- what was read before -----------------------------------------------------------------------
+
+
+def test_pages_and_snapshots_of_before_a_loss_are_not_sent_after_it(make_node: MakeNode) -> None:
+    node = make_node(page_bytes=PAGE_BYTES)
+    ids = [node.publish("a", f"{n} {BIG}") for n in range(12)]
+    for _ in range(2):
+        node.run_until_received(node.resume("a", after=ids[0]), 11)
+        node.run_until_received(node.subscribe("a", last_each=1), 1)
+    node.hub.streams.report_loss(node.hub.history.lose(node.hub.history.head))
+    live = node.publish("a", "live")
+    resumed, current = node.resume("a", after=ids[0]), node.subscribe("a", last_each=1)
+    node.run_until(lambda: resumed.stream.last_event_id == live == current.stream.last_event_id)
+    assert resumed.data == ["live"]
+    assert len(resumed.gaps) == 1
+    assert current.data[0] == "live"
+
+
+def test_pages_and_snapshots_of_before_a_deletion_are_not_sent_after_it(
+    make_node: MakeNode,
+) -> None:
+    node = make_node(page_bytes=PAGE_BYTES)
+    ids = [node.publish("a", f"{n} {BIG}") for n in range(12)]
+    for _ in range(2):
+        node.run_until_received(node.resume("a", after=ids[0]), 11)
+        node.run_until_received(node.subscribe("a", last_each=12), 12)
+    node.hub.delete_event("a", ids[1], Mock())
+    resumed, current = node.resume("a", after=ids[0]), node.subscribe("a", last_each=12)
+    node.run_until_received(resumed, 10)
+    node.run_until_received(current, 11)
+    for client in (resumed, current):
+        assert ids[1] not in [event.last_event_id for event in client.events]
+
+
+def test_a_stream_that_waits_for_its_first_page_is_sent_a_gap_for_a_loss_meanwhile(
+    make_node: MakeNode,
+) -> None:
+    node, client = waiting(make_node)
+    made = node.hub.streams._replayer
+    made.on_lost = lost = Mock()
+    node.store.broken("lost", node.store.head)
+    lost.assert_called_once()
+    node.run_until(lambda: client.data == ["1"])
+    assert reasons(client) == ["lost"]
+
+
+# -- what only the store knows ------------------------------------------------------------------
+
+
+class Ends:
+    """A store's answers about topics that may have ended, now or when the test gives them."""
+
+    def __init__(self, node: Node, answer: object = None) -> None:
+        self.asked: list[tuple[str, ...]] = []
+        self.held: list[Callable[[Any], None]] = []
+        self._answer = answer
+        node.store.has_ended = True
+        node.store.ended_topics = self._ask  # type: ignore[method-assign]
+
+    def _ask(self, topics: tuple[str, ...], done: Callable[[Any], None]) -> None:
+        self.asked.append(topics)
+        if self._answer is None:
+            self.held.append(done)
+        else:
+            done(self._answer)
+
+
+def stored(make_node: MakeNode) -> tuple[Node, list[str]]:
+    """A node after a restart, and the ids of the two events in its store."""
+    before = make_node(disk=Disk())
+    ids = [before.publish("a", str(n)) for n in range(2)]
+    return restarted(make_node, before), ids
+
+
+@pytest.mark.parametrize("answer", [{}, Unavailable("store", 1), {"a": 5 << 64}])
+@pytest.mark.parametrize("is_later", [False, True])
+def test_a_stream_waits_until_it_is_known_whether_its_topic_has_ended(
+    make_node: MakeNode, answer: Any, is_later: bool
+) -> None:
+    node, ids = stored(make_node)
+    ends = Ends(node, None if is_later else answer)
+    client = node.resume("a", after=ids[0])
+    assert ends.asked == [("a",)]
+    if is_later:
+        assert client.received == b""
+        assert node.hub.streams.replays == 1
+        ends.held.pop()(answer)
+    assert node.run_until_received(client, 1)[0] == "1"
+    node.resume("a", after=ids[0])
+    is_known = isinstance(answer, dict)
+    assert len(ends.asked) == (1 if is_known else 2)
+
+
+@pytest.mark.parametrize("is_later", [False, True])
+def test_a_client_that_has_all_of_an_ended_topic_is_answered_with_204(
+    make_node: MakeNode, is_later: bool
+) -> None:
+    node, ids = stored(make_node)
+    ends = Ends(node, None if is_later else {"a": 5 << 64})
+    client = node.resume("a", after=ids[1])
+    if is_later:
+        ends.held.pop()({"a": 5 << 64})
+    node.hub.sweep(node.now_ms)
+    client.sock.setblocking(True)
+    assert client.sock.recv(1000).startswith(b"HTTP/1.1 204 No Content\r\n")
+    assert client.sock.recv(1) == b""
+    assert [stream.handle for stream in node.closed] == [client.handle]
+    assert node.hub.streams.replays == 0
+
+
+@pytest.mark.parametrize("holds", [False, True])
+@pytest.mark.parametrize(
+    ("grants", "is_readable"), [(None, False), (["b"], False), (["a"], True), (["*"], True)]
+)
+def test_the_own_id_of_a_stored_private_event_is_unknown_without_a_grant(
+    make_node: MakeNode, grants: list[str] | None, is_readable: bool, holds: bool
+) -> None:
+    before = make_node(disk=Disk())
+    before.publish("a", "secret", id="mine", private=True)
+    before.publish("a", "1")
+    node = restarted(make_node, before)
+    node.store.holds = holds
+    client = node.resume("a", after="mine", rights=Rights(subscribe=grants) if grants else None)
+    node.run_until(lambda: client.stream.last_event_id != "")
+    node.publish("a", "live")
+    node.run_until(lambda: client.data[-1:] == ["live"])
+    assert client.data == (["1", "live"] if is_readable else ["live"])
+    assert reasons(client) == ([] if is_readable else ["unknown"])
+    # With grants for everything nothing has to be looked at.
+    looks = [one for one in node.store.questions if one[:2] == ("read", ("*",))]
+    assert len(looks) == (0 if grants == ["*"] else 1)
