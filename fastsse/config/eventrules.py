@@ -30,36 +30,41 @@ EVENT_TYPE_BYTES_MAX: Final = 256
 
 
 class EventRule(BaseModel):
-    """What happens to events that match.
-
-    - `topics`: topics or templates such as `orders/{id}`; `*` for all. `when`: an expression. An
-      event matches if one of its topics and the expression do.
-    - `action`: `drop`: the event is not delivered. `move`: it goes to the topic `publish` instead.
-      `copy`: a copy goes there too. `alert`: an event is published there when more than `count`
-      events match `within` a time.
-    - `by`: events with the same text are counted together; without it, all.
-    - `event`: the type of alerts and copies. `private`: alerts and copies are private.
-    - `dry_run`: matches are counted and logged, and nothing else happens.
-    """
+    """What happens to events that match."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
-    name: SourceName
-    action: Action
+    name: SourceName = option(..., "Names the rule in logs and metrics.")
+    action: Action = option(
+        ...,
+        "What happens to an event that matches: it is dropped, goes to `publish` "
+        "instead, goes there too, or is counted.",
+    )
     topics: Annotated[
         tuple[Annotated[str, Field(min_length=1, max_length=1024)], ...],
         BeforeValidator(read_list),
         Field(min_length=1, max_length=100),
         SELECTORS,
-    ] = ("*",)
-    when: FilterText | None = None
-    publish: Template | None = None
-    count: Annotated[Count, Field(ge=1, le=100_000_000)] | None = None
-    within: Annotated[Seconds, Field(ge=1, le=24 * 3600)] = 60.0
-    by: Template | None = None
-    event: Annotated[str, Field(min_length=1, max_length=EVENT_TYPE_BYTES_MAX)] | None = None
-    private: Switch = False
-    dry_run: Switch = False
+    ] = option(
+        ("*",),
+        "Topics or templates such as `orders/{id}`; `*` is all. One of the event's must match.",
+    )
+    when: FilterText | None = option(None, "An expression that must match too.")
+    publish: Template | None = option(
+        None, "Template of the topic for moved and copied events, and for alerts."
+    )
+    count: Annotated[Count, Field(ge=1, le=100_000_000)] | None = option(
+        None, "An alert is published above this many events `within` a time."
+    )
+    within: Annotated[Seconds, Field(ge=1, le=24 * 3600)] = option(60.0, "The time of an alert.")
+    by: Template | None = option(
+        None, "Template: events with the same text are counted together. Without it all are."
+    )
+    event: Annotated[str, Field(min_length=1, max_length=EVENT_TYPE_BYTES_MAX)] | None = option(
+        None, "The type of alerts and copies."
+    )
+    private: Switch = option(False, "Alerts and copies are private.")
+    dry_run: Switch = option(False, "Matches are counted and logged, and nothing else happens.")
 
     @model_validator(mode="after")
     def _check(self) -> Self:

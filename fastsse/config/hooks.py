@@ -61,41 +61,45 @@ def _one_of(allowed: tuple[str, ...]) -> AfterValidator:
 
 
 class HookRule(BaseModel):
-    """One address that is notified of streams of this node.
-
-    - `on`: `connect` and `disconnect` of each stream; `first` and `last` subscriber of each topic.
-    - `topics`: which topics; `*` is all, and a template matches as for a subscriber.
-    - `secrets`: sign the requests (Standard Webhooks); the first one and, while it is replaced, the
-      next.
-    - `linger`: how long a topic has no subscriber before that is sent as `last`.
-    - `node`: names this node in requests; by default the name of the machine.
-    - `batch`: the most notices of a request. `timeout`: of one try. `give_up`: how long notices of
-      `connect` and `disconnect` are tried.
-    """
+    """One address that is notified of streams of this node."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
-    name: SourceName
-    url: Annotated[str, AfterValidator(check_url), WEBHOOK_URL]
-    secrets: Annotated[Secrets, Field(min_length=1)]
+    name: SourceName = option(..., "Names the hook in logs and metrics.")
+    url: Annotated[str, AfterValidator(check_url), WEBHOOK_URL] = option(
+        ..., "Where the notices are sent."
+    )
+    secrets: Annotated[Secrets, Field(min_length=1)] = option(
+        ...,
+        "Sign the requests (Standard Webhooks): the first one and, while it is replaced, the next.",
+    )
     on: Annotated[
         tuple[str, ...],
         BeforeValidator(read_list),
         Field(min_length=1),
         _one_of(HOOK_KINDS),
         HOOK_NAMES,
-    ] = HOOK_KINDS
+    ] = option(
+        HOOK_KINDS,
+        "`connect` and `disconnect` of each stream; `first` and `last` subscriber of each topic.",
+    )
     topics: Annotated[
         tuple[Annotated[str, Field(min_length=1, max_length=1024)], ...],
         BeforeValidator(read_list),
         Field(min_length=1, max_length=100),
         SELECTORS,
-    ] = ("*",)
-    linger: Annotated[Seconds, Field(ge=0, le=24 * 3600)] = 5.0
-    node: Annotated[str, Field(pattern=r"^[\x21-\x7e]{1,128}$"), _NODE] | None = None
-    batch: Annotated[Count, Field(ge=1, le=1_000)] = 100
-    timeout: Annotated[Seconds, Field(ge=0.1, le=120)] = 10.0
-    give_up: Annotated[Seconds, Field(ge=1, le=24 * 3600)] = 3600.0
+    ] = option(("*",), "Topics or templates such as `orders/{id}`; `*` is all.")
+    linger: Annotated[Seconds, Field(ge=0, le=24 * 3600)] = option(
+        5.0, "How long a topic has no subscriber before that is sent as `last`."
+    )
+    node: Annotated[str, Field(pattern=r"^[\x21-\x7e]{1,128}$"), _NODE] | None = option(
+        None, "Names this node in requests. Without it the name of the machine."
+    )
+    batch: Annotated[Count, Field(ge=1, le=1_000)] = option(100, "The most notices of a request.")
+    timeout: Annotated[Seconds, Field(ge=0.1, le=120)] = option(10.0, "How long one try may take.")
+    give_up: Annotated[Seconds, Field(ge=1, le=24 * 3600)] = option(
+        3600.0, "How long notices of `connect` and `disconnect` are tried."
+    )
 
     @property
     def node_name(self) -> str:

@@ -48,41 +48,42 @@ _SYSTEMS: Final = frozenset({"redis", "kafka", "nats"})
 
 
 class MirrorRule(BaseModel):
-    """One copy of the events of some topics in another system.
-
-    - `url`: where the other system is; without it the Redis of the store.
-    - `to`: the stream of Redis, the topic of Kafka, or the subject of NATS.
-    - `topics`: topics or templates such as `orders/{id}`. `filter`: an expression; events that do
-      not match are left out. `private`: private events are copied too.
-    - `keep`: about how many entries a stream of Redis keeps.
-    - `jetstream`: each message is acknowledged by a stream of JetStream; `false` is core NATS.
-    - `settings`: of the Kafka client, by the names of librdkafka.
-    - `dead_letter`: a file for events that are refused for good, such as too long ones; without it
-      they are only logged.
-    """
+    """One copy of the events of some topics in another system."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
-    name: SourceName
-    to: Key
-    url: Annotated[str, AfterValidator(check_source_url), MIRROR_URL] | None = None
+    name: SourceName = option(..., "Names the mirror in logs and metrics, and in each copy.")
+    to: Key = option(..., "The stream of Redis, the topic of Kafka, or the subject of NATS.")
+    url: Annotated[str, AfterValidator(check_source_url), MIRROR_URL] | None = option(
+        None, "Where the other system is. Without it the Redis of `store`."
+    )
     topics: Annotated[
         tuple[Annotated[str, Field(min_length=1, max_length=1024)], ...],
         BeforeValidator(read_list),
         Field(min_length=1, max_length=100),
         SELECTORS,
-    ] = ("*",)
-    filter: FilterText | None = None
-    private: Switch = False
-    keep: Annotated[Count, Field(ge=1, le=1_000_000_000)] = 1_000_000
-    jetstream: Switch = True
+    ] = option(("*",), "Topics or templates such as `orders/{id}`; `*` is all.")
+    filter: FilterText | None = option(
+        None, "An expression; events that do not match are left out."
+    )
+    private: Switch = option(False, "Private events are copied too.")
+    keep: Annotated[Count, Field(ge=1, le=1_000_000_000)] = option(
+        1_000_000, "About how many entries a stream of Redis keeps."
+    )
+    jetstream: Switch = option(
+        True, "A stream of JetStream acknowledges each message; `false` is core NATS."
+    )
     settings: (
         Annotated[
             dict[str, str], BeforeValidator(read_settings), AfterValidator(check_settings), SETTINGS
         ]
         | None
-    ) = None
-    dead_letter: Annotated[str, AfterValidator(check_letters), LETTER_FILE] | None = None
+    ) = option(None, "Settings of the Kafka client, by the names of librdkafka.")
+    dead_letter: Annotated[str, AfterValidator(check_letters), LETTER_FILE] | None = option(
+        None,
+        "A file for events that are refused for good, such as too long ones. Without "
+        "it they are only logged.",
+    )
 
     @property
     def system(self) -> str:

@@ -24,6 +24,7 @@ from fastsse.config.kinds import (
     Count,
     Seconds,
     Switch,
+    option,
     read_list,
 )
 from fastsse.schemas import read_schema
@@ -78,34 +79,48 @@ def _check_pattern(text: str) -> str:
 
 
 class TopicRule(BaseModel):
-    """One rule: a glob and the values for the topics that match it.
-
-    - `match`: `*` is any run of characters (also `/`), `?` any one, `[ab]` one of several.
-    - `types`: the event types that may be published, as such patterns; an event without a type is
-      a `message`. Others are refused.
-    - `event_types`: deprecated, use `types`; a regular expression that a whole event type must
-      match.
-    - `data_schema`: a JSON Schema for the data; other data is refused with 422.
-    - `private`: every event is private, so that reading needs a grant.
-    - `max_publish_rate`: events a second; publishers above it are answered with 429.
-    """
+    """One rule: a glob and the values for the topics that match it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
-    match: Annotated[str, Field(min_length=1, max_length=1024), GLOB]
-    history_events: EventsKept | None = None
-    history_age: AgeKept | None = None
-    history_bytes: BytesKept | None = None
-    keep_last: Annotated[Count, Field(ge=0, le=10_000)] | None = None
-    lag_policy: LagPolicy | None = None
-    types: Annotated[tuple[TypeGlob, ...], BeforeValidator(read_list), TypeCount, GLOBS] | None = (
-        None
+    match: Annotated[str, Field(min_length=1, max_length=1024), GLOB] = option(
+        ...,
+        "The topics: `*` is any text, also with slashes; `?` is any one character, "
+        "`[ab]` one of several.",
     )
-    event_types: Annotated[str, AfterValidator(_check_pattern), PATTERN] | None = None
-    envelope: EnvelopeKind | None = None
-    max_publish_rate: PublishRate | None = None
-    data_schema: Annotated[str, BeforeValidator(read_schema), SCHEMA] | None = None
-    private: Switch = False
+    history_events: EventsKept | None = option(None, "Events that are kept of each topic.")
+    history_age: AgeKept | None = option(None, "How long an event is kept.")
+    history_bytes: BytesKept | None = option(None, "Bytes that are kept of each topic.")
+    keep_last: Annotated[Count, Field(ge=0, le=10_000)] | None = option(
+        None, "The newest events of each topic, which are kept however old they are."
+    )
+    lag_policy: LagPolicy | None = option(
+        None,
+        "What happens to a stream that is behind: it is cut, skips to the newest "
+        "event, or gets the newest event of each topic.",
+    )
+    types: Annotated[tuple[TypeGlob, ...], BeforeValidator(read_list), TypeCount, GLOBS] | None = (
+        option(
+            None,
+            "The event types that may be published, as patterns like `match`; an event "
+            "without a type is a `message`. Others are refused.",
+        )
+    )
+    event_types: Annotated[str, AfterValidator(_check_pattern), PATTERN] | None = option(
+        None, "Deprecated, use `types`: a regular expression that a whole event type must match."
+    )
+    envelope: EnvelopeKind | None = option(
+        None,
+        "The form in which streams get events that do not ask for one: as they are, or "
+        "in a JSON envelope.",
+    )
+    max_publish_rate: PublishRate | None = option(
+        None, "Events a second of each topic; publishers above it are answered with 429."
+    )
+    data_schema: Annotated[str, BeforeValidator(read_schema), SCHEMA] | None = option(
+        None, "A JSON Schema for the data; other data is refused with 422."
+    )
+    private: Switch = option(False, "Every event is private: reading needs a grant.")
 
     _glob: re.Pattern[str] = PrivateAttr()
     _event_types: re.Pattern[str] | None = PrivateAttr()

@@ -194,76 +194,95 @@ Start = Annotated[Literal["earliest", "latest"], Choice]
 
 
 class SourceRule(BaseModel):
-    """One source: of Redis, Kafka, NATS, PostgreSQL, MQTT, files, or a webhook.
-
-    - `url`: where the other system is; its scheme says which one.
-    - `channels`: patterns of Redis channels; messages published there become events. Messages
-      published while the server is not subscribed are lost. With `stream` instead, every entry of a
-      Redis stream becomes an event, at least once, by a consumer group.
-    - `topics`: topics of Kafka, read by a consumer group; subjects of NATS, with `stream` those of
-      a JetStream stream; topic filters of MQTT.
-    - `table`: an outbox table of PostgreSQL with a column `id`; its rows become events and are
-      deleted. With `channels` instead, notifications become events.
-    - `files`: paths whose lines become events; `*` and `?` stand for parts of a name. `place`: the
-      file that keeps how far each was read.
-    - `group`: the consumer group, queue group, durable consumer, or part of the client id. `start`:
-      where a group without a place begins, `earliest` or `latest`; by default `earliest`, and
-      `latest` with a Redis stream.
-    - `topic`, `event`, `id`, `data`: templates. `{1}` is the text of the first wildcard of the
-      pattern, `{data.NAME}` a member of the JSON payload, `{meta.NAME}` a member of `meta`. A
-      `data` that is one placeholder is the value itself.
-    - `meta`: a template for each member; one whose words are missing is left out.
-    - `filter`: an expression; events that do not match are left out.
-    - `payload`: `data` uses the payload as the data of the event; `json` too, and refuses what is
-      no JSON; `auto` takes JSON as JSON and the rest as text; `envelope` is the JSON object of
-      `POST /events`, in which `topic` may be missing.
-    - `field`: the field of the stream entry with the payload; without it, all fields as JSON.
-    - `pending`: the maximum number of events that wait for the log.
-    - `dead_letter`: where messages go that can't become an event: a stream of the same Redis, a
-      topic of the same Kafka, or `file:PATH`; without it they are only logged.
-    - `settings`: of the Kafka client, by the names of librdkafka.
-    - `secrets`: makes it a webhook: signed requests to `/webhooks/NAME` (Standard Webhooks) become
-      events. Any of the secrets is accepted.
-    """
+    """One source: of Redis, Kafka, NATS, PostgreSQL, MQTT, files, or a webhook."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
-    name: SourceName
-    url: Annotated[str, AfterValidator(check_source_url), SOURCE_URL] | None = None
+    name: SourceName = option(
+        ..., "Names the source in commands, logs and metrics, and a webhook in its path."
+    )
+    url: Annotated[str, AfterValidator(check_source_url), SOURCE_URL] | None = option(
+        None,
+        "Where the other system is; its scheme says which one. Without it the Redis of `store`.",
+    )
     channels: Annotated[
         tuple[str, ...], BeforeValidator(read_list), Field(max_length=_CHANNELS_MAX), PATTERNS
-    ] = ()
-    stream: Key | None = None
-    topics: TopicNames = ()
-    table: Annotated[str, Field(pattern=_TABLE), TABLE] | None = None
+    ] = option(
+        (),
+        "Channels of Redis whose messages become events; those sent while the server "
+        "is away are lost. With PostgreSQL, channels of NOTIFY.",
+    )
+    stream: Key | None = option(
+        None, "A stream of Redis, or of JetStream, which is read at least once."
+    )
+    topics: TopicNames = option((), "Topics of Kafka, subjects of NATS or topic filters of MQTT.")
+    table: Annotated[str, Field(pattern=_TABLE), TABLE] | None = option(
+        None,
+        "An outbox table of PostgreSQL with a column `id`; its rows become events and are deleted.",
+    )
     files: Annotated[
         tuple[Annotated[str, Field(min_length=1, max_length=4_096)], ...],
         BeforeValidator(read_list),
         Field(max_length=_CHANNELS_MAX),
         FILES,
-    ] = ()
-    place: Annotated[str, Field(min_length=1, max_length=4_096), PLACE] | None = None
-    group: Key = "fastsse"
-    start: Start | None = None
-    topic: Template | None = None
-    event: Template | None = None
-    id: Template | None = None
-    data: Template | None = None
-    meta: Annotated[dict[MetaName, Template], Field(max_length=_META_MAX), MAPPING] | None = None
-    filter: FilterText | None = None
-    payload: Payload = "data"
-    field: Key = "data"
-    private: Switch = False
-    pending: Annotated[Count, Field(ge=1, le=100_000)] = 1000
-    dead_letter: Key | None = None
+    ] = option((), "Files whose lines become events; `*` and `?` stand for parts of a name.")
+    place: Annotated[str, Field(min_length=1, max_length=4_096), PLACE] | None = option(
+        None, "The file that keeps how far each of `files` was read."
+    )
+    group: Key = option(
+        "fastsse", "The consumer group, queue group, durable consumer, or part of the client id."
+    )
+    start: Start | None = option(
+        None,
+        "Where a group without a place begins; without it `latest` with a stream of "
+        "Redis, else `earliest`.",
+    )
+    topic: Template | None = option(None, "Template of the event's topic.")
+    event: Template | None = option(None, "Template of the event's type.")
+    id: Template | None = option(None, "Template of an id of your own.")
+    data: Template | None = option(
+        None,
+        "Template of the event's data. One placeholder alone is the value itself, so "
+        "that JSON stays JSON.",
+    )
+    meta: Annotated[dict[MetaName, Template], Field(max_length=_META_MAX), MAPPING] | None = option(
+        None,
+        "Values for filters and envelopes: a template for each; one that has no value is left out.",
+    )
+    filter: FilterText | None = option(
+        None, "An expression; events that do not match are left out."
+    )
+    payload: Payload = option(
+        "data",
+        "What the payload is: data, JSON (else it is set aside), JSON or text, or the "
+        "JSON object of `POST /events`.",
+    )
+    field: Key = option(
+        "data",
+        "The field of a stream's entry with the payload; an entry without it is its "
+        "fields as JSON.",
+    )
+    private: Switch = option(False, "The events are private.")
+    pending: Annotated[Count, Field(ge=1, le=100_000)] = option(
+        1000, "The most events that wait for the log."
+    )
+    dead_letter: Key | None = option(
+        None,
+        "Where messages go that can't become events: a stream of the same Redis, a "
+        "topic of the same Kafka, or `file:PATH`. Without it they are only logged.",
+    )
     settings: (
         Annotated[
             dict[str, str], BeforeValidator(read_settings), AfterValidator(check_settings), SETTINGS
         ]
         | None
-    ) = None
+    ) = option(None, "Settings of the Kafka client, by the names of librdkafka.")
 
-    secrets: Secrets = ()
+    secrets: Secrets = option(
+        (),
+        "Make it a webhook: requests to `/webhooks/NAME` that one of them signed "
+        "(Standard Webhooks) become events.",
+    )
 
     @property
     def system(self) -> str:

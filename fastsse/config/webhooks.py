@@ -55,35 +55,36 @@ def check_letters(path: str) -> str:
 
 
 class WebhookRule(BaseModel):
-    """One address, and the events that are sent there.
-
-    - `topics`: topics or templates such as `orders/{id}`. `filter`: an expression; events that do
-      not match are left out. `private`: private events are sent too.
-    - `secrets`: sign the requests (Standard Webhooks); the first one and, while it is replaced, the
-      next.
-    - `batch`: the most events of a request. `timeout`: of one try. `give_up`: how long a batch is
-      tried.
-    - `dead_letter`: a file for events that were refused or given up; without it they are only
-      logged.
-    """
+    """One address, and the events that are sent there."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
-    name: SourceName
-    url: Annotated[str, AfterValidator(check_url), WEBHOOK_URL]
+    name: SourceName = option(..., "Names the webhook in logs and metrics.")
+    url: Annotated[str, AfterValidator(check_url), WEBHOOK_URL] = option(
+        ..., "Where the events are sent."
+    )
     topics: Annotated[
         tuple[Annotated[str, Field(min_length=1, max_length=1024)], ...],
         BeforeValidator(read_list),
         Field(min_length=1, max_length=100),
         SELECTORS,
-    ]
-    secrets: Annotated[Secrets, Field(min_length=1)]
-    filter: FilterText | None = None
-    private: Switch = False
-    batch: Annotated[Count, Field(ge=1, le=1_000)] = 100
-    timeout: Annotated[Seconds, Field(ge=0.1, le=120)] = 10.0
-    give_up: Annotated[Seconds, Field(ge=1, le=30 * 24 * 3600)] = 24 * 3600.0
-    dead_letter: Annotated[str, AfterValidator(check_letters), LETTER_FILE] | None = None
+    ] = option(..., "Topics or templates such as `orders/{id}`; `*` is all.")
+    secrets: Annotated[Secrets, Field(min_length=1)] = option(
+        ...,
+        "Sign the requests (Standard Webhooks): the first one and, while it is replaced, the next.",
+    )
+    filter: FilterText | None = option(
+        None, "An expression; events that do not match are left out."
+    )
+    private: Switch = option(False, "Private events are sent too.")
+    batch: Annotated[Count, Field(ge=1, le=1_000)] = option(100, "The most events of a request.")
+    timeout: Annotated[Seconds, Field(ge=0.1, le=120)] = option(10.0, "How long one try may take.")
+    give_up: Annotated[Seconds, Field(ge=1, le=30 * 24 * 3600)] = option(
+        24 * 3600.0, "How long a batch is tried."
+    )
+    dead_letter: Annotated[str, AfterValidator(check_letters), LETTER_FILE] | None = option(
+        None, "A file for events that were refused or given up. Without it they are only logged."
+    )
 
 
 class WebhookOptions(OptionGroup):

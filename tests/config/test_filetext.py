@@ -56,6 +56,7 @@ def test_schema_has_the_options_and_the_keys_of_tables_and_no_other() -> None:
         items = made["properties"][table]["items"]
         assert items["additionalProperties"] is False
         assert list(items["properties"]) == list(table_catalogue(table))
+        assert [key for key, of in items["properties"].items() if not of.get("description")] == []
 
 
 def test_schema_has_types_bounds_choices_and_defaults() -> None:
