@@ -161,6 +161,10 @@ element("trace").addEventListener("keydown", (event) => {
 for (const name of ["service", "filter"]) {
   element(name).addEventListener("change", () => {
     lastId = "";
+    // Also what came of the other selection and was not parsed or shown yet.
+    raw = [];
+    first = 0;
+    terminal.waiting = [];
     terminal.lines = [];
     terminal.filter();
     open();

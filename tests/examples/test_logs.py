@@ -161,6 +161,15 @@ async def test_the_terminal_shows_searches_pauses_and_jumps(tmp_path: pathlib.Pa
         await _type(page, "filter", "data.n >= 440")
         await page.settled("terminal.lines.length", 10)
 
+        # What waits of one selection is not shown in the next one.
+        await page.run("document.getElementById('pause').click()")
+        await publish(url, 450, 455)
+        await page.settled("terminal.waiting.length", 5)
+        await _type(page, "filter", "data.n >= 453")
+        await page.settled("terminal.waiting.length", 2)
+        await page.run("document.getElementById('pause').click()")
+        await page.settled("terminal.lines.length", 2)
+
 
 async def _type(page: Page, name: str, text: str) -> None:
     field = f"document.getElementById({json.dumps(name)})"
