@@ -59,7 +59,8 @@ def pack_appends(
     entries: Entries,
     first_place: int,
     cost_bytes: int,
-    values: list[Any],
+    plain: list[Any],
+    named: list[Any],
     kept: dict[str, bytearray],
 ) -> int:
     """Adds appends of one topic each to what a file is to store. Returns how many bytes they count.
@@ -68,7 +69,8 @@ def pack_appends(
     Arguments:
         first_place: the place of the first; the others follow it without a gap.
         cost_bytes: what each counts besides its record.
-        values: gets the place, the own id (None: it has none) and the record of each.
+        plain: gets the place and the record of each without an own id.
+        named: gets the place, the own id and the record of each with one.
         kept: gets, under the topic of each, its place and the bytes that it counts: two numbers of
             8 bytes in the order of the machine.
     """

@@ -5,10 +5,13 @@ Where all appends of a batch may be stored, none costs a call of Python. Any oth
 here must have the same result there.
 """
 
-from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_GET_SIZE, PyByteArray_Resize
-from cpython.bytes cimport PyBytes_GET_SIZE
+from cpython.bytearray cimport (
+    PyByteArray_AS_STRING, PyByteArray_FromStringAndSize, PyByteArray_GET_SIZE, PyByteArray_Resize)
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cpython.object cimport Py_LT, PyObject_RichCompareBool
-from cpython.tuple cimport PyTuple_GET_ITEM
+from cpython.ref cimport Py_INCREF
+from cpython.tuple cimport PyTuple_GET_ITEM, PyTuple_SET_ITEM
+from cpython.type cimport PyType_GenericAlloc
 from libc.stdint cimport int64_t, uint8_t
 from libc.string cimport memcpy
 
@@ -31,11 +34,14 @@ cdef enum:
     ASK_SEQ = 2
     ROW_GENERATION = 0
     ROW_CONFIG = 1
+    ROW_TAIL = 2
     ROW_CLOSED = 3
     ROW_SEQ = 4
     ROW_FORKS = 5
     ROW_HIDDEN = 6
+    ROW_TOUCHED = 7
     ROW_BYTES = 8
+    ROW_SLOTS = 9
     CONFIG_TYPE = 0
     CONFIG_TTL = 1
     CONFIG_EXPIRES = 2
@@ -49,7 +55,6 @@ assert StreamRow._fields == (
     "generation", "config", "tail", "closed", "seq", "forks", "is_hidden", "touched_ms", "size_bytes")
 assert Producer._fields == ("key", "epoch", "sequence", "refuses_gaps")
 
-cdef object new_tuple = tuple.__new__
 cdef uint8_t KIND_JSON = DATA_JSON
 cdef int64_t COST_BYTES = ENTRY_COST_BYTES
 cdef dict json_types = {}
@@ -58,6 +63,24 @@ cdef dict json_types = {}
 cdef inline object slot(one, Py_ssize_t at):
     """Of a named tuple, which Cython does not take for a tuple."""
     return <object>PyTuple_GET_ITEM(one, at)
+
+
+cdef inline void put(one, Py_ssize_t at, value) noexcept:
+    """Fills an empty slot of a tuple that nothing else has yet."""
+    Py_INCREF(value)
+    PyTuple_SET_ITEM(one, at, value)
+
+
+cdef object row_like(row):
+    """A row with what an append does not change, as `tuple.__new__` makes it but without a tuple in
+    between. The other slots are empty: `put` must fill them."""
+    new = PyType_GenericAlloc(StreamRow, ROW_SLOTS)
+    put(new, ROW_GENERATION, slot(row, ROW_GENERATION))
+    put(new, ROW_CONFIG, slot(row, ROW_CONFIG))
+    put(new, ROW_CLOSED, slot(row, ROW_CLOSED))
+    put(new, ROW_FORKS, slot(row, ROW_FORKS))
+    put(new, ROW_HIDDEN, slot(row, ROW_HIDDEN))
+    return new
 
 
 cdef bint takes_only_json(config) except -1:
@@ -102,13 +125,12 @@ cdef class Appends:
             ask = slot(self.asked[at], ASKED_STREAM)
             seq = slot(ask, ASK_SEQ)
             size_bytes = slot(row, ROW_BYTES)
-            rows[topic] = new_tuple(StreamRow, (
-                slot(row, ROW_GENERATION), slot(row, ROW_CONFIG),
-                positions[at] if in_row is None else int_of(in_row.at(at)),
-                slot(row, ROW_CLOSED), slot(row, ROW_SEQ) if seq is None else seq,
-                slot(row, ROW_FORKS), slot(row, ROW_HIDDEN), now_ms,
-                size_bytes + len(<bytes>self.batch.data[at]) + COST_BYTES,
-            ))
+            new = row_like(row)
+            put(new, ROW_TAIL, positions[at] if in_row is None else int_of(in_row.at(at)))
+            put(new, ROW_SEQ, slot(row, ROW_SEQ) if seq is None else seq)
+            put(new, ROW_TOUCHED, now_ms)
+            put(new, ROW_BYTES, size_bytes + len(<bytes>self.batch.data[at]) + COST_BYTES)
+            rows[topic] = new
         return rows
 
     def numbers(self, positions not None):
@@ -233,12 +255,14 @@ cdef bint has_its_number(Appends appends, Py_ssize_t at, find_producer) except -
 # -- for a file -----------------------------------------------------------------------------------
 
 def pack_appends(Entries entries not None, int64_t first_place, int64_t cost_bytes,
-                 list values not None, dict kept not None):
-    """Adds appends to what is to be stored of events, and of topics; returns the bytes of both."""
+                 list plain not None, list named not None, dict kept not None):
+    """Adds appends to what is to be stored of events (`NewEvents`), and of topics; returns the bytes
+    of both."""
     cdef Place place
     cdef Frame frame
     cdef tuple topics
     cdef bytes own_id, record
+    cdef list values
     cdef int64_t total_bytes = 0
     cdef int64_t[2] one
     cdef Py_ssize_t at
@@ -250,9 +274,12 @@ def pack_appends(Entries entries not None, int64_t first_place, int64_t cost_byt
             place, topics, own_id, frame, None if entries.extras is None else entries.extras[at])
         one[0], one[1] = first_place + at, PyBytes_GET_SIZE(record) + cost_bytes
         total_bytes += one[1]
+        values = plain if own_id is None else named
         values.append(one[0])
-        values.append(None if own_id is None else as_header_value(own_id))
-        values.append(record)
+        if own_id is not None:
+            values.append(as_header_value(own_id))
+        values.append(
+            PyByteArray_FromStringAndSize(PyBytes_AS_STRING(record), PyBytes_GET_SIZE(record)))
         add_pair(kept, topics[0], one)
     return total_bytes
 

@@ -10,7 +10,7 @@ from fastsse.backbone.sqlite.erasing import BLANKED, blank, events_through
 from fastsse.backbone.sqlite.file import HistoryFile
 from fastsse.backbone.sqlite.late_rows import is_content, write_rows
 from fastsse.backbone.sqlite.places import EVENT_COST_BYTES, place_of, position_of
-from fastsse.backbone.sqlite.statements import insert
+from fastsse.backbone.sqlite.statements import NewEvents, insert
 from fastsse.backbone.sqlite.topic_rows import TopicRow
 from fastsse.backbone.sqlite.upgrade import LOST_RECORD
 from fastsse.backbone.sqlite.values import integer
@@ -18,7 +18,6 @@ from fastsse.backbone.sqlite.write_batch import Key, StoreBatch
 from fastsse.directives import read_control
 from fastsse.entries import Entries, Entry, pack_entry
 from fastsse.errors import FastsseError
-from fastsse.events import as_header_value
 from fastsse.streamstate import read_stream_control
 
 __all__ = [
@@ -70,9 +69,9 @@ def store_batches(file: HistoryFile, batches: Sequence[StoreBatch]) -> list[Topi
 def _store_appends(file: HistoryFile, batches: Sequence[Entries]) -> None:
     """Puts batches into the file of which each entry is content of one durable stream. Their rows
     are written later."""
-    values: list[Any] = []
-    size_bytes = sum([file.late.add_appends(entries, values) for entries in batches])
-    _store_events(file, values, size_bytes, batches[-1].last)
+    events = NewEvents([], [])
+    size_bytes = sum([file.late.add_appends(entries, events) for entries in batches])
+    _store_events(file, events, size_bytes, batches[-1].last)
 
 
 def store_entries(file: HistoryFile, entries: Sequence[Entry]) -> list[TopicRow]:
@@ -84,11 +83,11 @@ def store_entries(file: HistoryFile, entries: Sequence[Entry]) -> list[TopicRow]
     return store_kept(file, [(entry, entry.topics) for entry in entries], file.streams.topics)
 
 
-def _store_events(file: HistoryFile, values: Sequence[Any], size_bytes: int, last: Frame) -> None:
-    """Puts events into the file of which `last` is the newest; `values` are place, own id and
-    record of each."""
-    count = len(values) // 3
-    insert(file.connection, "event (place, own_id, record)", 3, values)
+def _store_events(file: HistoryFile, events: NewEvents, size_bytes: int, last: Frame) -> None:
+    """Puts events into the file of which `last` is the newest."""
+    count = len(events.plain) // 2 + len(events.named) // 3
+    insert(file.connection, "event (place, record)", 2, events.plain)
+    insert(file.connection, "event (place, own_id, record)", 3, events.named)
     file.update(events=file.state.events + count, bytes=file.state.bytes + size_bytes)
     is_newest = place_of(last.position) > file.late.last_place
     file.late.note(place_of(last.position), count, size_bytes)
@@ -111,7 +110,7 @@ def store_kept(
             for name in topics
         }
     )
-    events: list[Any] = []
+    events = NewEvents([], [])
     kept: list[Any] = []
     controls: list[tuple[Entry, Sequence[str]]] = []
     total_bytes = 0
@@ -119,8 +118,7 @@ def store_kept(
         record = pack_entry(entry)
         place, size_bytes = place_of(entry.position), len(record) + EVENT_COST_BYTES
         total_bytes += size_bytes
-        own_id = entry.own_id
-        events += (place, None if own_id is None else as_header_value(own_id), record)
+        events.add(place, entry.own_id, record)
         if is_late:
             file.late.add(topics[0], place, size_bytes)
             continue

@@ -16,12 +16,12 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from heapq import merge
 from itertools import islice
 from struct import Struct
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from fastsse._appends import add_rows, pack_appends
 from fastsse.backbone.sqlite.errors import is_malformed
 from fastsse.backbone.sqlite.places import EVENT_COST_BYTES, place_of
-from fastsse.backbone.sqlite.statements import insert
+from fastsse.backbone.sqlite.statements import NewEvents, insert
 from fastsse.backbone.sqlite.values import RECORD
 from fastsse.backbone.stream_rows import RowChange, replayed
 from fastsse.entries import Entries, Entry, unpack_entries
@@ -95,11 +95,11 @@ class LateRows:
         self._kept.setdefault(topic, bytearray()).extend(_PAIR.pack(place, size_bytes))
         self.size_bytes += size_bytes
 
-    def add_appends(self, entries: Entries, values: list[Any]) -> int:
+    def add_appends(self, entries: Entries, events: NewEvents) -> int:
         """As `add`, all entries of a batch, of which each is content of one stream. What
-        the file is to store of them is added to `values`. Returns their bytes. O(bytes)."""
+        the file is to store of them is added to `events`. Returns their bytes. O(bytes)."""
         first = place_of(entries[0].position)
-        size_bytes = pack_appends(entries, first, EVENT_COST_BYTES, values, self._kept)
+        size_bytes = pack_appends(entries, first, EVENT_COST_BYTES, *events, self._kept)
         self.size_bytes += size_bytes
         return size_bytes
 

@@ -29,7 +29,7 @@ class ProducerRows(BoundedRows[ProducerRow]):
         assert self._connection is not None
         row = self._connection.execute(
             "SELECT epoch, sequence, place FROM producer WHERE key = ? AND until > ?",
-            (key, self._now_ms()),
+            (bytearray(key), self._now_ms()),  # Not bytes: see `NewEvents`.
         ).fetchone()
         return None if row is None else ProducerRow(row[0], row[1], position_of(row[2]))
 
@@ -61,7 +61,7 @@ class ProducerRows(BoundedRows[ProducerRow]):
         connection.executemany(
             "INSERT OR REPLACE INTO producer VALUES (?, ?, ?, ?, ?)",
             [
-                (key, row.epoch, row.sequence, place_of(row.position), until)
+                (bytearray(key), row.epoch, row.sequence, place_of(row.position), until)
                 for key, row in rows.items()
             ],
         )

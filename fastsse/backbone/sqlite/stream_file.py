@@ -155,7 +155,7 @@ class StreamFile:
                 self._connection.execute("DELETE FROM stream WHERE topic = ?", (topic,))
                 self.topics.pop(topic, None)
             else:
-                values += (topic, row.encode())
+                values += (topic, bytearray(row.encode()))
                 self.topics[topic] = row
         insert(self._connection, _UPSERT, 2, values)
 
