@@ -15,7 +15,7 @@ from pathlib import Path
 import click
 
 from bench.streams import servers
-from bench.streams.appends import append, create, produce, warm_up
+from bench.streams.appends import append, create, produce, rest, warm_up
 from bench.streams.catchup import fill, read
 from bench.streams.floor import floor
 from bench.streams.live import compare
@@ -23,6 +23,9 @@ from bench.streams.servers import Running
 from bench.streams.tails import tail
 
 STREAMS = (10, 1000, 10_000, 100_000)
+# Appends to each stream, at the least, of one figure of the slope: a server that puts work off, and
+# then does it once for some appends to a stream, has done that.
+APPENDS_EACH = 5
 PARTS = ("catchup", "live", "appends", "slope", "tails", "create")
 
 
@@ -66,7 +69,8 @@ def slope(server: Running, streams: int) -> str:
         if count <= streams:
             create(server, count)
             warm_up(server, count)
-            rate, cpu_us = append(server, count, 3)
+            rest(server)  # What these put off is not of the next ones.
+            rate, cpu_us = append(server, count, 3, count * APPENDS_EACH)
             said.append(f"{count}: {rate:.0f}/s, {cpu_us:.1f} µs")
     return "  ".join(said)
 

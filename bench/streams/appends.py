@@ -59,9 +59,10 @@ def _request_all(
             send(key.data)
 
 
-def append(server: Running, streams: int, seconds: float) -> tuple[float, float]:
-    """Appends from 50 connections, each with one request under way, to all streams in turn.
-    Returns appends a second, and CPU of the server in µs for each, with what it does later."""
+def append(server: Running, streams: int, seconds: float, at_least: int = 0) -> tuple[float, float]:
+    """Appends from 50 connections, each with one request under way, to all streams in turn, for
+    so long and so many. Returns appends a second, and CPU of the server in µs for each, with what
+    it does later."""
     poll = selectors.DefaultSelector()
     clients = [Client(server.url) for _ in range(WRITERS)]
     turn = 0
@@ -77,21 +78,21 @@ def append(server: Running, streams: int, seconds: float) -> tuple[float, float]
         poll.register(client.socket, selectors.EVENT_READ, client)
         send(client)
     done, began, cpu_us = 0, time.monotonic(), server.cpu_us()
-    while time.monotonic() - began < seconds:
+    while time.monotonic() - began < seconds or done < at_least:
         for key, _ in poll.select(1):
             found = key.data.socket.recv(4096)
             if not found.startswith(b"HTTP/1.1 20"):
                 raise RuntimeError(f"refused: {found[:200]!r}")
             done += 1
             send(key.data)
-    elapsed, used_us = time.monotonic() - began, _cpu_at_rest(server) - cpu_us
+    elapsed, used_us = time.monotonic() - began, rest(server) - cpu_us
     for client in clients:
         client.close()
     return done / elapsed, used_us / done
 
 
-def _cpu_at_rest(server: Running) -> int:
-    """The CPU of a server when nothing is left to do: what it puts off counts too."""
+def rest(server: Running) -> int:
+    """Waits until a server has nothing left to do; returns the CPU that it has used until then."""
     used_us = server.cpu_us()
     while True:
         time.sleep(REST_S)

@@ -30,10 +30,14 @@ _ROUND_S = 2.0
 
 
 def compare(server: Running, total_bytes: int) -> str:
-    """Percentiles with readers, divided by those without them, in pairs."""
+    """Percentiles with readers, divided by those without them, in pairs; and how much memory the
+    readers took at most."""
     fill(server, "log", total_bytes, 65536)
     pairs: list[tuple[Tailed, Tailed]] = []
     rates: list[float] = []
+    tail(server, TAILS, RATE, _ROUND_S)  # So that the memory of tails is not counted.
+    server.forget_peak()
+    memory_bytes, _ = server.memory_bytes()
     for _ in range(PAIRS):
         before = tail(server, TAILS, RATE, _ROUND_S)
         with _reading(server, "log", rates):
@@ -48,6 +52,8 @@ def compare(server: Running, total_bytes: int) -> str:
             f"p{part * 100:g} {statistics.median(ratios):.2f} x"
             f" ({min(ratios):.2f} to {max(ratios):.2f}) of {alone:.2f} ms"
         )
+    more = (server.memory_bytes()[1] - memory_bytes) / 2**20
+    said.append(f"{memory_bytes / 2**20:.0f} MiB of memory before, at most {more:.0f} MiB more")
     return "; ".join(said)
 
 
