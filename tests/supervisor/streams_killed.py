@@ -35,6 +35,7 @@ class Plan:
 
     appends: int = 200
     store: str = "sqlite"
+    ack: str = "written"
     kills: int = 3
     pause_s: float = 0.5
     producers: int = 4
@@ -106,6 +107,8 @@ async def run(plan: Plan) -> Figures:
             redis.start()
             store = redis.url
         options = ["--port", "0", "--workers", "2", "--store", store, *_ROOM]
+        if plan.store == "sqlite":
+            options += ["--ack", plan.ack]
         try:
             for _ in range(1 if redis is None else 2):
                 services.append(await Service.start(*options))
@@ -156,12 +159,21 @@ def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("--appends", type=int, default=10_000)
     parser.add_argument("--store", choices=("sqlite", "memory", "redis"), default="sqlite")
+    parser.add_argument("--ack", choices=("written", "synced"), default="written")
     parser.add_argument("--kills", type=int, default=30)
     parser.add_argument("--pause", type=float, default=0.5, help="seconds between kills")
     parser.add_argument("--producers", type=int, default=4)
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
-    plan = Plan(given.appends, given.store, given.kills, given.pause, given.producers, given.seed)
+    plan = Plan(
+        appends=given.appends,
+        store=given.store,
+        ack=given.ack,
+        kills=given.kills,
+        pause_s=given.pause,
+        producers=given.producers,
+        seed=given.seed,
+    )
     began_s = time.monotonic()
     figures = asyncio.run(run(plan))
     print(plan, figures, f"{time.monotonic() - began_s:.0f} s", sep="\n")
