@@ -337,7 +337,8 @@ class Control(NamedTuple):
             members["at"] = _text(self.through)
         if self.event_id:
             members["id"] = self.event_id
-        return orjson.dumps(members)
+        # A copy: what orjson made keeps the room of the buffer that it was written into.
+        return bytes(memoryview(orjson.dumps(members)))
 
 
 END: Final = Control("end").encode()

@@ -293,7 +293,8 @@ class StreamControl(NamedTuple):
         members: dict[str, Any] = {"op": f"stream-{self.op}"}
         if self.config is not None:
             members["config"] = orjson.Fragment(self.config.encode())
-        return orjson.dumps(members)
+        # A copy: what orjson made keeps the room of the buffer that it was written into.
+        return bytes(memoryview(orjson.dumps(members)))
 
 
 def read_stream_control(text: bytes) -> StreamControl | None:
