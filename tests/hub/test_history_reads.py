@@ -273,6 +273,9 @@ def test_a_topic_has_events_until_the_last_of_them_is_deleted() -> None:
     assert not history.has_events("a")
     # A deleted event is the newest one still: a condition that names it holds.
     assert history.last_of("a") == second
+    kept.control(b'{"op":"later"}', "c")
+    assert history.last_of("c") == 0
+    assert not history.has_events("c")
 
 
 def test_the_newest_place_to_show_is_a_private_one_for_who_has_grants() -> None:
@@ -407,3 +410,94 @@ def test_an_id_names_its_position_or_the_event_of_a_publisher() -> None:
     assert history.place_of_id(b"mine") == place
     assert history.place_of_id(b"other") is None
     assert history.place_of_id(format_position(START + 9)) == START + 9
+
+
+def test_evictions_of_events_about_subscriptions_concern_readers_with_grants_alone() -> None:
+    kept = Kept(history_events=1)
+    topic = "/.well-known/mercure/subscriptions/a/b"
+    first = kept.add(topic, private=True)
+    kept.add("a")
+    kept.add(topic, private=True)
+    history = kept.history
+    for has_grants, through in ((True, first), (False, START)):
+        assert history.evicted_through(None, has_grants) == through
+        assert history.evicted(None, START, has_grants).through == (first if has_grants else 0)
+    # Of these topics it is the eviction of each.
+    assert history.evicted_through(kept.named(topic)) == first
+
+
+def test_entries_for_another_process_are_at_most_so_many_bytes_but_one() -> None:
+    kept = Kept()
+    added = [kept.add("a") for _ in range(4)]
+    sizes = [entry.frame.size for entry in kept.history.entries(START)]
+    for limit_bytes, count in ((0, 1), (sizes[0], 1), (sum(sizes[:2]), 2), (sum(sizes), 4)):
+        found = kept.history.entries(START, limit_bytes)
+        assert [entry.position for entry in found] == added[:count]
+    assert kept.history.entries(added[-1]) == []
+
+
+# -- events of another process ------------------------------------------------------------------
+
+
+def handed_over(kept: Kept, events: list[Event], evictions: Evictions) -> None:
+    """The first events come from another process, behind those that are here."""
+    older = kept.history.older()
+    older.add(encode_entries(range(START + 1, START + 1 + len(events)), events, START_MS))
+    kept.history.prepend(older, evictions)
+    older.release()
+
+
+def test_a_deletion_that_came_first_is_of_the_events_that_follow_it() -> None:
+    kept = Kept()
+    kept.history.expect(START + 2)
+    kept.control(b'{"op":"delete","at":"%b"}' % format_position(START + 1), "a")
+    handed_over(kept, [Event("a", "deleted"), Event("a", "x")], Evictions({}, START, START))
+    frames = kept.history.page(None, START).frames
+    assert [frame.position for frame in frames if frame.events] == [START + 2]
+
+
+def test_events_of_another_process_stay_within_the_bound_of_all() -> None:
+    kept = Kept(history_total=4_000)
+    kept.history.expect(START + 5)
+    big = [Event(f"t/{n}", "x" * 1_000) for n in range(5)]
+    handed_over(kept, big, Evictions({}, START, START))
+    assert 0 < kept.history.bytes <= 4_000
+    assert kept.read(None, START, None) == [START + 4, START + 5]
+
+
+def test_what_the_other_forgot_counts_as_evicted_of_topics_that_live_here() -> None:
+    kept = Kept()
+    kept.history.expect(START + 5)
+    for name in ("known", "forgotten"):
+        kept.add(name)
+    handed_over(kept, [], Evictions({"known": START + 1}, START + 4, START + 3))
+    for name, through in (("known", START + 1), ("forgotten", START + 3), ("new", START + 3)):
+        assert kept.history.evicted_through(kept.named(name)) == through
+    assert kept.history.evicted_through(None) == START + 4
+
+
+def test_a_durable_stream_keeps_all_of_it_until_it_is_deleted() -> None:
+    kept = Kept(history_events=2)
+    history, calls = kept.history, list[str]()
+    history.on_reopened = lambda topic: calls.append(topic.name)
+    history.keeps_streams = True
+    topic = kept.topics.intern("a")
+    kept.control(b'{"op":"stream-create"}', "a")
+    added = [kept.add("a") for _ in range(4)]
+    assert topic.is_exempt
+    assert kept.read(kept.named("a"), START + 1, None) == added
+    kept.control(b'{"op":"stream-hide"}', "a")
+    assert topic.is_exempt
+    kept.control(b'{"op":"end"}', "a")
+    end = kept.control(b'{"op":"stream-drop"}', "a")
+    assert not topic.is_exempt
+    assert calls == ["a"]
+    assert history.evicted_through(kept.named("a")) == end
+    later = [kept.add("a") for _ in range(4)]
+    assert kept.read(kept.named("a"), START, None) == later[2:]
+    # Where another store has them, memory keeps what the rule keeps.
+    history.keeps_streams = False
+    kept.control(b'{"op":"stream-create"}', "b")
+    assert not kept.topics.intern("b").is_exempt
+    kept.control(b'{"op":"stream-drop"}', "b")
+    assert calls == ["a"], "it had not ended"
