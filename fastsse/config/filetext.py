@@ -1,6 +1,7 @@
 """A configuration file to begin with, and the JSON Schema of configuration files."""
 
 import json
+import textwrap
 import tomllib
 from collections.abc import Iterable, Iterator
 from itertools import groupby
@@ -46,6 +47,8 @@ _TABLE_EXAMPLES = {
 }
 # Texts of numbers and units; `units.py` decides what is one.
 _DURATION_PATTERN = r"^\s*[0-9.]+\s*(w|d|h|m|s|ms)?[0-9.wdhms\s]*$"
+# Of a line of comment.
+_WIDTH = 100
 _SIZE_PATTERN = r"^\s*[0-9.]+\s*([KMGTkmgt]?[iI]?[bB])?\s*$"
 
 
@@ -62,7 +65,7 @@ def commented_file() -> str:
             line for option in options if option.name not in TABLES for line in _lines(option)
         ]
     for table, example in _TABLE_EXAMPLES.items():
-        lines += ["", f"# {catalogue()[table].help}", f"#[[{table}]]"]
+        lines += ["", *_comment(catalogue()[table].help), f"#[[{table}]]"]
         lines += [f"#{line}" for line in example]
     return "\n".join(lines) + "\n"
 
@@ -70,10 +73,16 @@ def commented_file() -> str:
 def _lines(option: Option) -> Iterator[str]:
     """An option's comment, then its line, which is empty after = without a default."""
     yield ""
-    yield f"# {option.help}"
-    yield f"# Allowed: {option.allowed}."
+    yield from _comment(option.help)
+    yield from _comment(f"Allowed: {option.allowed}.")
     unset = option.default == "none"
     yield f"#{option.name} = {'' if unset else _default(option)}".rstrip()
+
+
+def _comment(text: str) -> list[str]:
+    breaks = textwrap.TextWrapper(_WIDTH, break_long_words=False, break_on_hyphens=False)
+    breaks.initial_indent = breaks.subsequent_indent = "# "
+    return breaks.wrap(text)
 
 
 def _default(option: Option) -> str:

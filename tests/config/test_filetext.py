@@ -16,8 +16,15 @@ def test_file_has_every_option_once_with_its_help() -> None:
     assert [name for name, _ in _LINE.findall(head)] == [
         name for name in catalogue() if name not in TABLES
     ]
+    flowing = text.replace("\n# ", " ")
     for option in catalogue().values():
-        assert option.help in text
+        assert option.help in flowing
+
+
+def test_no_comment_of_the_file_is_wider_than_a_window() -> None:
+    comments = [line for line in commented_file().splitlines() if line.startswith("# ")]
+    assert len(comments) > 100
+    assert [line for line in comments if len(line) > 100] == []
 
 
 def test_file_changes_nothing_until_a_mark_is_removed(tmp_path: Path) -> None:
