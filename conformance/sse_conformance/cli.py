@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from sse_conformance import __version__, report
 from sse_conformance.adapter import AdapterError, load, names
-from sse_conformance.registry import CHECKS, NotTested
+from sse_conformance.registry import CHECKS, Check, NotTested
 from sse_conformance.run import Options, run
 from sse_conformance.server import missing_programs
 
@@ -54,13 +54,19 @@ def _address(url: str, parser: argparse.ArgumentParser) -> tuple[str, int]:
     return parts.hostname, parts.port or 80
 
 
+def _listed(one: Check) -> str:
+    return f"{one.id:<28} {one.title} [{one.source}]{' (long)' if one.is_long else ''}"
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Runs the command and exits."""
     parser = _parser()
     given = parser.parse_args(arguments)
     if given.list:
-        for one in CHECKS.values():
-            print(f"{one.id:<28} {one.title} [{one.source}]{' (long)' if one.is_long else ''}")
+        try:
+            print("\n".join(_listed(one) for one in CHECKS.values()), flush=True)
+        except BrokenPipeError:  # Its reader, such as `head`, has enough.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return
     if bool(given.url) == given.start:
         parser.error("give either the URL of a running hub or --start")
