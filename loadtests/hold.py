@@ -387,7 +387,10 @@ def main(
         "workers": load.workers,
         "processes": load.processes,
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "environment": environment(),
+        "environment": {
+            **environment(),
+            "command": " ".join(["python", "-m", "loadtests.hold", *sys.argv[1:]]),
+        },
     }
     click.echo(json.dumps(first | {"events_expected": expected} | figures, indent=2))
     exact = figures.get("sample_resumed_exactly", f"0 of {load.sample}")

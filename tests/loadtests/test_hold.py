@@ -32,6 +32,7 @@ def test_all_streams_receive_each_broadcast_and_the_sample_resumes(
         [*(option[2:] for option in sorted(options, reverse=True)), "sqlite"]
     )
     assert figures["environment"]["kernel"]
+    assert figures["environment"]["command"].startswith("python -m loadtests.hold")
 
 
 def answers(*statuses: int) -> Any:
