@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Self
 
 START_S = 60
+TICK_US = 1_000_000 // os.sysconf("SC_CLK_TCK")
 
 
 class NoRedis(RuntimeError):
@@ -80,6 +81,12 @@ class Redis:
             except OSError:
                 time.sleep(0.005)
         raise RuntimeError("redis-server did not start")
+
+    def cpu_us(self) -> int:
+        """User and system time of it, from /proc (10 ms steps)."""
+        assert self._process is not None
+        fields = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) * TICK_US
 
     def stop(self) -> None:
         """Kills it, as a crash would."""

@@ -331,7 +331,7 @@ def deliver_command(
 def handshakes_command(count: int, connections: int) -> None:
     """CPU of a handshake."""
     for key in _KEYS:
-        click.echo(key)
+        click.echo(f"\n{key}\n")
         with site(key) as here:
             names = ["full", "resumed", *_names()[3:]]
             rounds(count, names, lambda name: handshakes(here, name, connections))

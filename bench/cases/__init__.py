@@ -43,6 +43,7 @@ CASES: dict[str, Callable[[Setup], Result]] = {
     "publish-256": single.publish_256,
     "publish-kinds": single.publish_kinds,
     "publish-redis": nodes.publish_redis,
+    "redis-ceiling": nodes.ceiling,
     "nodes": nodes.across,
     "nodes-in-reach": nodes.across_in_reach,
     "redis-outage": nodes.outage,

@@ -80,7 +80,8 @@ def envelope(setup: Setup) -> Result:
             return _cpu_a_delivery(node, events, count)
 
     title = f"CPU a delivery with envelope=json to without, {count:,} clients, {len(_DATA)} B"
-    return _result("envelope", title, 1.1, _paired(setup, run))
+    # An envelope has more bytes than the data alone.
+    return _result("envelope", title, 1.2, _paired(setup, run))
 
 
 def envelope_once(setup: Setup) -> Result:
@@ -114,7 +115,8 @@ def filter_none(setup: Setup) -> Result:
             return _cpu_a_publish(node, events, 0)
 
     title = f"CPU a published event with {count:,} clients of a filter that nothing passes, to none"
-    return _result("filter-none", title, 1.5, _paired(setup, run))
+    # Each event is published alone, so it wakes the sender, and one without streams does not.
+    return _result("filter-none", title, 2.5, _paired(setup, run))
 
 
 def filter_many(setup: Setup) -> Result:
@@ -163,7 +165,8 @@ def max_rate(setup: Setup) -> Result:
             return (node.sender_us() - began_us) / (count * topics * ticks)
 
     title = f"CPU of the sender with max_rate=5 of 100/s, to 5/s: {count:,} clients x {topics}"
-    result = _result("max-rate", title, 1.2, _paired(setup, run))
+    # The sender also wakes for events of which it sends none.
+    result = _result("max-rate", title, 1.4, _paired(setup, run))
     result.notes += [f"deliveries {min(delivered):.2f} to {max(delivered):.2f} of what 5/s has"]
     return result
 

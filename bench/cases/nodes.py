@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 import time
 import urllib.error
 import urllib.request
@@ -9,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 
 from bench.cases.case import Result, Setup
-from bench.cases.publishing import publish_speed
+from bench.cases.publishing import closed_loop, publish_speed
 from bench.load import DELIVERY_TIMEOUT_S, Load, Sample, connected, measured, publish
 from bench.redis import Redis
 from bench.server import Server, UnderTest
@@ -20,6 +21,10 @@ BACK_TIMEOUT_S = 60
 # An answer comes when the event is back from Redis, behind all that the nodes' core is busy with;
 # the publisher must not be what holds the rate up.
 DEPTH = 256
+# Nodes that read what one of them publishes.
+READERS = (1, 3, 6)
+# Redis has nothing to do for so long: all nodes have read everything.
+SETTLE_S = 0.5
 
 
 @contextmanager
@@ -41,6 +46,43 @@ def publish_redis(setup: Setup) -> Result:
         return alone()
 
     return publish_speed(setup, "publish-redis", 1, 64, 8_000, start, ", Redis")
+
+
+def ceiling(setup: Setup) -> Result:
+    """What Redis itself needs for an event, and for each node that reads it."""
+    few, _, many = READERS
+    samples: list[Sample] = []
+    for _ in range(setup.repeats):
+        # What the nodes use counts as other programs: it would say nothing.
+        sample: Sample = {"others_busy": 0.0}
+        cost = {count: _redis_us(setup, count) for count in READERS}
+        sample |= {f"nodes_{count}_us": cost[count] for count in READERS}
+        each_us = (cost[many] - cost[few]) / (many - few)
+        samples.append(sample | {"each_us": each_us, "store_us": cost[few] - few * each_us})
+    title = "CPU of Redis to store an event that 64 connections publish at once"
+    result = Result("redis-ceiling", title, "stated", samples, ("store_us", "µs"))
+    result.is_fan_out = False
+    each = sorted(sample["each_us"] for sample in samples)
+    with_nodes = ", ".join(f"{result.median(f'nodes_{count}_us'):.1f}" for count in READERS)
+    result.notes = [
+        f"{statistics.median(each):.2f} µs more for each node that reads it ({each[0]:.2f} to "
+        f"{each[-1]:.2f})",
+        f"with {', '.join(map(str, READERS))} nodes {with_nodes} µs",
+    ]
+    return result
+
+
+def _redis_us(setup: Setup, count: int) -> float:
+    """CPU of Redis an event, until every node has read all."""
+    with ExitStack() as stack:
+        redis = stack.enter_context(Redis(setup.server_cpu))
+        nodes = [stack.enter_context(node(setup, redis)) for _ in range(count)]
+        before_us, last_us = redis.cpu_us(), -1
+        published = closed_loop(setup, nodes[0], 64, seconds=2)["accepted"]
+        while last_us != (now_us := redis.cpu_us()):
+            last_us = now_us
+            time.sleep(SETTLE_S)
+        return (last_us - before_us) / max(1, published)
 
 
 def across(setup: Setup) -> Result:

