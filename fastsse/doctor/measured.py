@@ -10,18 +10,19 @@ from typing import NamedTuple
 
 class Figure(NamedTuple):
     """One measurement: its value and unit, what it is, the spread of its repeats, the command it
-    comes from."""
+    comes from, and the file with its output."""
 
     value: float
     unit: str
     what: str
     spread: str
     source: str
+    run: str = ""
 
 
 MEASURED_ON = (
-    "2026-11-21; 2 cores of a virtual machine, Linux 6.18, Python 3.11; server and clients on one "
-    "machine over loopback; other work was running, so times are rather too high than too low"
+    "2026-11-30; 2 cores of a virtual machine, Linux 6.18, Python 3.11; server and clients on one "
+    "machine over loopback"
 )
 
 KERNEL_BYTES = Figure(
@@ -29,7 +30,7 @@ KERNEL_BYTES = Figure(
     "B",
     "kernel memory of an idle connection: TCP socket 2,521, inode 862, file 195, dentry 195, "
     "security 56, epoll 208",
-    "the same in each of 4 repeats",
+    "the same in each of 4 repeats on 2026-11-21; the output was not kept",
     "python -m fastsse.doctor.measure",
 )
 SEND_BYTES = Figure(
@@ -41,18 +42,21 @@ SEND_BYTES = Figure(
     "python -m fastsse.doctor.measure; skbuff_fclone_cache, skbuff_small_head",
 )
 SHARED_BYTES = Figure(
-    128,
+    155,
     "B",
-    "our memory of an idle connection whose topics others ask for too",
-    "107 to 148",
+    "our memory of an idle connection whose topics others ask for too; 64 of it are what operators "
+    "see of it",
+    "155 to 156 in 3 runs",
     "python -m bench idle-shared",
+    "bench/results/memory.json",
 )
 OWN_TOPIC_BYTES = Figure(
-    931,
+    988,
     "B",
     "our memory of an idle connection with a topic of its own",
-    "922 to 940",
+    "987 to 991 in 3 runs",
     "python -m bench idle-own",
+    "bench/results/memory.json",
 )
 TLS_BYTES = Figure(
     14_500,
@@ -62,28 +66,31 @@ TLS_BYTES = Figure(
     "python -m bench.tls memory",
 )
 PROCESS_BYTES = Figure(
-    45 * 2**20, "B", "a server without streams", "37 to 45 MiB", "python -m fastsse.doctor.measure"
+    45 * 2**20, "B", "a server without streams", "37 to 48 MiB", "python -m fastsse.doctor.measure"
 )
 SEND_US = Figure(
-    7.2,
+    5.0,
     "µs",
     "CPU of a delivery when each event is a send of its own (5,000 clients, 10 events/s)",
-    "5.9 to 8.8 in 10 runs; a bare send loop in the same runs: 7.3 to 11.3",
+    "4.6 to 5.2 in 3 runs; 0.95 to 1.1 times a bare send loop in the same runs",
     "python -m bench steady",
+    "bench/results/delivery.json",
 )
 BUSY_US = Figure(
     1.0,
     "µs",
     "CPU of a delivery when about ten events share a send (1,000 clients, 1,000 events/s)",
-    "0.92 to 1.0 in 10 runs; a bare send loop in the same runs: 6.0 to 9.4 a send",
+    "1.0 in each of 3 runs; 0.27 to 0.34 times a bare send loop in the same runs",
     "python -m bench saturation",
+    "bench/results/delivery.json",
 )
 ACCEPTS_PER_S = Figure(
     20_800,
     "/s",
     "new subscriptions that one process takes",
-    "20,600 to 21,000 in 2 runs; 7,400 to 19,000 in 8 while others took the cores",
+    "19,000 to 23,200 in 3 runs",
     "python -m bench connect",
+    "bench/results/delivery.json",
 )
 
 FIGURES: dict[str, Figure] = {

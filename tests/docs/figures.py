@@ -1,22 +1,33 @@
-"""The tables of measured figures in README and on the page of benchmarks, from `bench/results`."""
+"""The tables of measured figures in README and on the page of benchmarks, from `bench/results`.
+
+Links are from the repository's root: `generate.page_text` makes them those of a page.
+"""
 
 import json
 import statistics
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
 from bench.peers.cases import CASES
 from tests.docs.blocks import ROOT
 
-__all__ = ["RUNS", "held", "measured", "peers", "speed"]
+__all__ = ["KEPT", "RUNS", "held", "kept", "measured", "peers", "speed"]
 
 #: Files in `bench/results` that the pages show.
-RUNS: Final = ("delivery", "memory", "publishing", "stores", "nodes")
+RUNS: Final = (
+    *("delivery", "memory", "publishing", "stores", "nodes"),
+    *("features", "operators", "redis"),
+)
 _RESULTS: Final = ROOT / "bench" / "results"
 _HELD: Final = _RESULTS / "held"
+_KEPT: Final = _RESULTS / "kept"
+#: Names of files in `bench/results/kept`, which `python -m bench.keep` wrote.
+KEPT: Final = tuple(sorted(file.stem for file in _KEPT.glob("*.txt")))
 _BATCHES: Final = "publish-ndjson"
+# Cores of other programs above which a case is named.
+_BUSY_MIN: Final = 0.1
 
 
 def _read(run: str) -> dict[str, Any]:
@@ -27,7 +38,7 @@ def _read(run: str) -> dict[str, Any]:
 def measured(run: str) -> str:
     """The cases of a run of `python -m bench`: median and spread of the figure, and the goal."""
     found = _read(run)
-    lines = _wrapped(f"[The run](../bench/results/{run}.json) {_circumstances(found)}:")
+    lines = _wrapped(f"[The run](/bench/results/{run}.json) {_circumstances(found)}:")
     lines += ["", "<!-- not run: minutes -->", "```sh"]
     lines += [*_commands(found), "```", ""]
     lines += ["| case | figure | median | least to greatest | goal | met | notes |"]
@@ -42,7 +53,41 @@ def measured(run: str) -> str:
         median = _digits(statistics.median(values))
         cells = (case["title"], unit, median, spread if len(values) > 1 else "one sample")
         lines.append(_row(*cells, case["to_reach"], met, "; ".join(case["notes"])))
+    if busy := _busy([case for case in found["results"] if _newest(case["name"]) == run]):
+        lines += ["", *_wrapped(f"Other programs used cores (median): {busy}.")]
     return "\n".join(lines) + "\n"
+
+
+def _busy(cases: Sequence[Mapping[str, Any]]) -> str:
+    """The cases that were measured while other programs worked, with the cores that these used."""
+    used = {
+        case["title"]: statistics.median(sample.get("others_busy", 0) for sample in case["samples"])
+        for case in cases
+    }
+    return "; ".join(f"{cores:.2f} in {name}" for name, cores in used.items() if cores > _BUSY_MIN)
+
+
+def kept(name: str) -> str:
+    """What a command printed, with its machine."""
+    head, _, printed = (_KEPT / f"{name}.txt").read_text("utf-8").partition("\n\n")
+    facts = dict(line.split(": ", 1) for line in head.splitlines())
+    day = datetime.fromisoformat(facts["at"])
+    lines = _wrapped(
+        f"[The run](/bench/results/kept/{name}.txt) of {day.day} {day:%B %Y}: commit "
+        f"{facts['commit']}, {facts['machine']}; it took {facts['took']}, and other programs used "
+        f"{facts['other programs']} meanwhile:"
+    )
+    commands = [" \\\n    ".join(_wrapped(one, 110)) for one in facts["command"].split("; ")]
+    lines += ["", "<!-- not run: minutes -->", "```sh", *commands, "```", ""]
+    if "| ---" in printed:  # The command prints tables of a page.
+        return "\n".join([*lines, printed.strip()]) + "\n"
+    lines.append("```text")
+    lines += [part for line in printed.strip().splitlines() for part in _printed(line)]
+    return "\n".join([*lines, "```"]) + "\n"
+
+
+def _printed(line: str) -> list[str]:
+    return textwrap.wrap(line, 120, subsequent_indent="    ", drop_whitespace=False) or [""]
 
 
 def _newest(case: str) -> str:
@@ -55,19 +100,19 @@ def _newest(case: str) -> str:
 def speed() -> str:
     """The README's table: deliveries, memory, connects and publishes."""
     delivery, memory, publishing = _read("delivery"), _read("memory"), _read("publishing")
-    lines = _wrapped(f"[The run](bench/results/delivery.json) {_circumstances(delivery)}.")
+    lines = _wrapped(f"[The run](/bench/results/delivery.json) {_circumstances(delivery)}.")
     lines += ["", "| load | delivered | p50, p99 | CPU a delivery |", "| --- | --- | --- | --- |"]
     for name in ("steady", "saturation", "wide"):
         lines.append(_delivered(_case(delivery, name)))
     lines += ["", "| what | figure |", "| --- | --- |"]
     idle, opened = _case(memory, "idle-shared"), _case(delivery, "connect")
     own = _case(memory, "idle-own")
-    where = "[another run](bench/results/memory.json)"
+    where = "[another run](/bench/results/memory.json)"
     lines.append(_row(f"user memory of an idle stream, {where}", f"{_spread(idle)} bytes"))
     lines.append(_row("the same with a topic of its own", f"{_spread(own)} bytes"))
     lines.append(_row("new streams", f"{_spread(opened)} a second"))
     single, batches = _case(publishing, "publish"), _case(publishing, _BATCHES)
-    where = "[another run](bench/results/publishing.json)"
+    where = "[another run](/bench/results/publishing.json)"
     lines.append(_row(f"publishes, one event a request, {where}", f"{_spread(single)} a second"))
     lines.append(_row("events in batches of 200, the same", f"{_spread(batches)} a second"))
     return "\n".join(lines) + "\n"
@@ -76,10 +121,12 @@ def speed() -> str:
 def peers() -> str:
     """The run of `python -m bench.peers`: its table, what a peer does better, and versions."""
     found = _read("peers")
-    lines = _wrapped(f"[The run](../bench/results/peers.json) {_circumstances(found)}:")
+    lines = _wrapped(f"[The run](/bench/results/peers.json) {_circumstances(found)}:")
     lines += ["", "<!-- not run: minutes -->", "```sh", *_commands(found), "```", ""]
     lines += [
         (_RESULTS / "peers.md").read_text("utf-8"),
+        *(line for note in found["notes"] for line in _wrapped(f"- {note}")),
+        "",
         "Where a peer that delivered all is better:",
         "",
     ]
@@ -91,33 +138,38 @@ def peers() -> str:
     return "\n".join(lines) + "\n"
 
 
-def held() -> str:
-    """Runs of `python -m loadtests.hold`: many streams, plain and with more."""
-    runs = [json.loads(file.read_text("utf-8")) for file in sorted(_HELD.glob("*.json"))]
+def held(*, plain: bool) -> str:
+    """Runs of `python -m loadtests.hold`: many streams, plain or with more."""
+    files = [json.loads(file.read_text("utf-8")) for file in sorted(_HELD.glob("*.json"))]
+    runs = [run for run in files if plain != bool(run["kind"])]
     runs.sort(key=lambda run: (run["kind"], run["connections"]))
     lines = [
-        "| streams | with | opened in | CPU to open one | user memory each | kernel, both ends |"
-        " an event in every socket after | received | run |",
-        "| ---: | --- | ---: | ---: | ---: | ---: | ---: | --- | --- |",
+        "| streams | with | workers | opened in | CPU to open one | user memory each |"
+        " kernel, both ends | an event in every socket after | received | run |",
+        "| ---: | --- | ---: | ---: | ---: | ---: | ---: | ---: | --- | --- |",
     ]
-    for run in runs:
-        count, day = run["connections"], datetime.fromisoformat(run["at"])
-        if run["opened"] < count:
-            lines.append(_row(f"{count:,}", run["kind"], *[""] * 5, run["broke"], ""))
-            continue
-        name = f"{run['kind'] or 'plain'}-{count}"
-        lines.append(_row(
-            f"{count:,}",
-            run["kind"],
-            f"{run['opened_s']:.0f} s",
-            f"{run['opening_cpu_s'] / count * 1e6:.0f} µs",
-            f"{run['user_bytes_each']:,} B",
-            f"{run['kernel_bytes_each_both_ends']:,} B",
-            ", ".join(f"{one:.1f}" for one in run["broadcast_reached_all_s"]) + " s",
-            f"{run['events_received']:,} of {run['events_expected']:,}",
-            f"[{day.day} {day:%B}](../../bench/results/held/{name}.json)",
-        ))  # fmt: skip
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, *map(_held_row, runs)]) + "\n"
+
+
+def _held_row(run: Mapping[str, Any]) -> str:
+    """A run that broke says where, in the place of what the streams received."""
+    opened, day = run["opened"], datetime.fromisoformat(run["at"])
+    name = f"{run['kind'].replace(', ', '-') or 'plain'}-{run['connections']}"
+    reached = ", ".join(f"{one:.1f}" for one in run.get("broadcast_reached_all_s", ()))
+    received = f"{run.get('events_received', 0):,} of {run['events_expected']:,}"
+    resumed = run.get("sample_resumed_exactly")
+    return _row(
+        f"{run['connections']:,}",
+        run["kind"] or "nothing more",
+        str(run["workers"]),
+        f"{run['opened_s']:.0f} s" + ("" if opened >= run["connections"] else f" for {opened:,}"),
+        f"{run['opening_cpu_s'] / opened * 1e6:.0f} µs",
+        f"{run['user_bytes_each']:,} B",
+        f"{run['kernel_bytes_each_both_ends']:,} B",
+        f"{reached} s" if reached else "",
+        run.get("broke") or received + (f"; {resumed} resumed" if resumed else ""),
+        f"[{day.day} {day:%B}](/bench/results/held/{name}.json)",
+    )
 
 
 def _better(run: Mapping[str, Any]) -> list[str]:
@@ -156,7 +208,7 @@ def _circumstances(run: Mapping[str, Any]) -> str:
     )
 
 
-def _wrapped(text: str, width: int = 120) -> list[str]:
+def _wrapped(text: str, width: int = 114) -> list[str]:
     return textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False)
 
 

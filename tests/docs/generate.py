@@ -22,7 +22,7 @@ from fastsse.metrics import COUNTERS, GAUGES, STORE_COUNTERS, STORE_GAUGES, Metr
 from fastsse.refusal_reasons import CLIENT_LIMITS, PUBLISH_REASONS, STREAM_REASONS
 from tests.conformance import FOLDER as SUITE  # Makes the suite importable.
 from tests.docs.blocks import ROOT
-from tests.docs.figures import RUNS, held, measured, peers, speed
+from tests.docs.figures import KEPT, RUNS, held, kept, measured, peers, speed
 from tests.docs.manpages import share_files
 
 from sse_conformance import report  # isort: skip
@@ -36,7 +36,13 @@ _LEVELS = ("debug", "info", "warning", "error", "exception", "critical")
 
 def page_text(path: Path) -> str:
     """A page of the reference as it should be."""
-    return _PART.sub(lambda part: f"{part[1]}\n{PARTS[part[2]]()}\n{part[4]}", path.read_text())
+    up = "../" * (len(path.relative_to(ROOT).parts) - 1)
+
+    def written(part: re.Match[str]) -> str:
+        text = PARTS[part[2]]().replace("](/bench/", f"]({up}bench/")
+        return f"{part[1]}\n{text}\n{part[4]}"
+
+    return _PART.sub(written, path.read_text())
 
 
 def pages() -> list[Path]:
@@ -233,13 +239,15 @@ PARTS: dict[str, Callable[[], str]] = {
     "metrics": metrics,
     "refusals": refusals,
     "proxies": proxies,
-    "held": held,
+    "held-plain": partial(held, plain=True),
+    "held-more": partial(held, plain=False),
     **{f"recipe-{proxy}": partial(recipe, proxy) for proxy in PROXIES},
     **{
         f"conformance-{part}": partial(conformance, part)
         for part in ("counts", "details", "tables")
     },
     **{f"run-{run}": partial(measured, run) for run in RUNS},
+    **{f"kept-{name}": partial(kept, name) for name in KEPT},
     "speed": speed,
     "peers": peers,
 }

@@ -77,7 +77,8 @@ def figures() -> Iterator[str]:
     for name, figure in FIGURES.items():
         value = size(figure.value) if figure.value >= 2**20 else f"{short(figure.value)}"
         unit = "" if figure.value >= 2**20 else f" {figure.unit}"
-        yield _row(f"`{name}`", f"{value}{unit}", figure.what, figure.spread, f"`{figure.source}`")
+        source = f"`{figure.source}`" + (f", [run]({figure.run})" if figure.run else "")
+        yield _row(f"`{name}`", f"{value}{unit}", figure.what, figure.spread, source)
 
 
 def sizes() -> Iterator[str]:
