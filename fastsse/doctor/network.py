@@ -20,8 +20,8 @@ def somaxconn(machine: Machine, goal: Goal) -> Finding:
         _wanted(machine.somaxconn, goal.backlog),
         count(machine.somaxconn),
         f"at least {goal.backlog:,}",
-        "After a restart everybody comes at once. Who finds the queue full tries again after a "
-        f"second or more; a process accepts about {goal.backlog:,} in that time.",
+        "After a restart all clients connect at once. One that finds the queue full tries again "
+        f"after a second or more; a process accepts about {goal.backlog:,} in that time.",
         f"sysctl -w net.core.somaxconn={max(goal.backlog, machine.somaxconn or 0)}; then restart "
         "the server, which listens with what is allowed when it starts.",
     )
@@ -39,7 +39,7 @@ def syn_backlog(machine: Machine, goal: Goal) -> Finding:
         verdict,
         f"{count(value)} (syncookies {state})",
         f"at least {goal.backlog:,}, or syncookies on",
-        "Half-open connections of one listener. With syncookies on the kernel goes by somaxconn "
+        "Half-open connections of one listener. With syncookies on the kernel uses somaxconn "
         "instead and drops no client.",
         "sysctl -w net.ipv4.tcp_syncookies=1 "
         f"net.ipv4.tcp_max_syn_backlog={max(goal.backlog, value or 0)}",
@@ -61,7 +61,7 @@ def tcp_mem(machine: Machine, goal: Goal) -> Finding:
         counts(pages),
         f"{counts(need)} pages ({size(need[1] * machine.page_bytes)} in the middle)",
         f"{where}A socket with unacknowledged bytes counts a page or more. When an event goes to "
-        "all of them, above the second number the kernel shrinks everybody's buffers, above the "
+        "all of them, above the second number the kernel shrinks all buffers, above the "
         "third it drops.",
         f'sysctl -w net.ipv4.tcp_mem="{counts(asked)}" on the host: pages, not bytes.',
         None if pages is None else pages[2] * goal.connections // goal.sockets,
@@ -98,7 +98,7 @@ def tcp_rmem(machine: Machine, goal: Goal) -> Finding:
         counts(value),
         f"the first at most {machine.page_bytes}, the second at most {_BULK_BYTES}",
         "Least, first and largest receive buffer of a socket. Listeners send nothing, and an idle "
-        "socket holds no buffer: these are limits for those who upload.",
+        "socket holds no buffer: these are limits for uploads.",
         _buffers("net.ipv4.tcp_rmem", "4096 131072 6291456", value, verdict),
     )
 
@@ -148,7 +148,7 @@ def conntrack(machine: Machine, goal: Goal) -> Finding:
     asked = max(need, machine.conntrack_max or 0)
     why = (
         "A firewall or NAT (Docker's bridge, kube-proxy) tracks each connection; when the table "
-        "is full the kernel drops newcomers' packets."
+        "is full the kernel drops packets of new connections."
     )
     how = (
         "Keep the port out of it (nft … notrack), use host networking, or "

@@ -122,7 +122,7 @@ class _Case:
             Verdict.WARN if signs else Verdict.OK,
             "; ".join(signs) or f"cache-control: {control}",
             "no-cache, no-transform as the server sends it",
-            "A kept answer shows newcomers what others saw, and streams of the past."
+            "A kept answer shows new clients what others saw, and streams of the past."
             if signs
             else "Nothing on the way shows that it keeps answers.",
             self._remedy(ProxyTrouble.CACHES) if signs else "",
