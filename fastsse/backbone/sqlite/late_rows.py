@@ -257,6 +257,7 @@ def make_rows(file: "HistoryFile") -> None:
     O(events after `through`)."""
     file.streams.begin(file.connection)
     rows_end: dict[str, int] = {}
+    count = 0
     after = file.rows_through = file.late.through
     if not file.streams.topics:
         # The rows of other topics are never late.
@@ -269,6 +270,10 @@ def make_rows(file: "HistoryFile") -> None:
         ).fetchall():
             _make_rows(file, rows, rows_end)
             after = rows[-1][0]
+            count += len(rows)
+            if count >= ROUND_EVENTS:  # Rows of many events of a stream cost as much as of one.
+                count = 0
+                _write_made(file)
     except sqlite3.DatabaseError as error:
         if not is_malformed(error):
             raise
@@ -276,6 +281,7 @@ def make_rows(file: "HistoryFile") -> None:
         file.damage.found(after, str(error))
         after = max(after, file.last_place)
         file.update(lost_through=max(file.state.lost_through, after))
+    _write_made(file)
     file.late.last_place = max(file.late.last_place, after)
     file.rows_through = after
 
@@ -301,9 +307,12 @@ def _make_rows(
         # Most are behind the newest row.
         if may_be_late and (place > rows_end[topic] or not _has_row(file, topic, place)):
             file.late.add(topic, place, sizes[place] + EVENT_COST_BYTES)
+    _note_damaged(file, [place for place, entry in found.items() if entry is None])
+
+
+def _write_made(file: "HistoryFile") -> None:
     file.streams.store()
     write_rows(file, _all(file))
-    _note_damaged(file, [place for place, entry in found.items() if entry is None])
 
 
 def is_content(entry: Entry) -> bool:
