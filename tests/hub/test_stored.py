@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastsse.config import HistoryOptions
+from fastsse.directives import Directives
 from fastsse.events import Event
 from fastsse.subscriptions import Cursor
 from tests.hub.afterrestart import BIG, PAGE_BYTES, read_until, reasons, restarted, words
@@ -43,6 +44,21 @@ def test_evicted_events_are_read_from_the_store_and_then_memory_continues(
     assert read_until(node, client, "live") == [*map(str, range(1, 40)), "live"]
     assert client.gaps == []
     assert node.hub.streams.replays == 0
+
+
+@pytest.mark.parametrize("kept", [1, 100], ids=["store", "memory"])
+def test_an_event_that_expires_is_in_no_page_that_was_kept_or_is_read(
+    make_node: MakeNode, kept: int
+) -> None:
+    node = make_node(HistoryOptions(history_events=kept), disk=Disk())
+    short = Directives(ttl_ms=60_000)
+    first, *_ = node.publish_all([Event("a", word) for word in ("first", "before")]).ids
+    node.publish_all([Event("a", "short", directives=short), Event("a", "after")])
+    for wait_ms, expected in ((0, ["before", "short", "after"]), (60_000, ["before", "after"])):
+        node.now_ms += wait_ms
+        for _ in range(2):  # The second is sent a page that the first has left.
+            client = node.resume("a", after=first.decode())
+            assert read_until(node, client, "after") == expected
 
 
 def test_events_published_while_the_store_is_read_come_once_and_in_order(
