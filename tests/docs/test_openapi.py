@@ -44,6 +44,7 @@ STREAMS = ("subscribe", "mercureSubscribe")
 NEVER_ACCEPTED = (
     "renew", "pong", "getSubscription", "receiveWebhook", "deleteEvent", "subscribeByWebSocket",
     "purgeTopicAsOperator", "cancelScheduled", "listDeadLetters", "replayDeadLetters",
+    "pauseSource",
 )  # fmt: skip
 
 
