@@ -58,7 +58,7 @@ def _is_taken(request: urllib.request.Request) -> bool:
 def run_round(server: Server, number: int, topics: int, folder: Path) -> int:
     """Anonymous and shared memory of all processes (Pss) after the round, in bytes."""
     report = folder / f"{number}.json"
-    with swarm(server, topics, 1, report, topic=f"round-{number}/{{n}}") as process:
+    with swarm(server.url, f"round-{number}/{{n}}", topics, report) as process:
 
         def are_open() -> bool:
             if process.poll() is not None:

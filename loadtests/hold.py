@@ -171,18 +171,24 @@ def publish(held: Held, number: int) -> str:
 
 
 @contextlib.contextmanager
-def swarm(held: Held, report: Path, tokens: Path) -> Iterator[subprocess.Popen]:
-    """Opens all streams but the sample. Writes a report when it is ordered to end."""
-    load = held.load
-    command = [sys.executable, "-m", "fastsse", "swarm", held.server.url, "--topic", "news"]
+def swarm(
+    url: str,
+    topic: str,
+    connections: int,
+    report: Path,
+    processes: int = 1,
+    tokens: Path | None = None,
+) -> Iterator[subprocess.Popen]:
+    """Opens streams in programs of its own. Writes a report when it is ordered to end."""
+    command = [sys.executable, "-m", "fastsse", "swarm", url, "--topic", topic]
     options = {
-        "--connections": str(load.connections),
+        "--connections": str(connections),
         "--duration": "0s",
-        "--max-opening": str(512 * load.processes),
-        "--processes": str(load.processes),
+        "--max-opening": str(512 * processes),
+        "--processes": str(processes),
         "--json": str(report),
     }
-    if load.tokens:
+    if tokens is not None:
         options["--tokens"] = str(tokens)
     arguments = [part for option in options.items() for part in option]
     process = subprocess.Popen([*command, *arguments], stdout=subprocess.DEVNULL)
@@ -328,7 +334,10 @@ def run(load: Load, folder: Path) -> dict[str, object]:
         try:
             ready = lambda: len(stats(server)["processes"]) == load.workers  # noqa: E731
             wait_for("The workers", ready, load.patience_s)
-            with swarm(held, report, tokens) as crew:
+            given = tokens if load.tokens else None
+            with swarm(
+                held.server.url, "news", load.connections, report, load.processes, given
+            ) as crew:
                 open_all(held, crew)
                 reach_all(held)
         except click.ClickException as error:
