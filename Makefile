@@ -173,7 +173,7 @@ fuzz-guided: $(VENV)/.test-installed  ## native parsers with inputs that libFuzz
 define run_sanitized
 	rm -rf $(SANITIZED)/$(1)/lib
 	FASTSSE_SANITIZE=$(2) $(BIN)/python setup.py -q build --build-base $(SANITIZED)/$(1) --build-lib $(SANITIZED)/$(1)/lib
-	cp -r tests bench loadtests docs deploy examples conformance setup.py pyproject.toml *.md $(SANITIZED)/$(1)/lib/
+	cp -r tests bench loadtests docs deploy examples conformance clients setup.py pyproject.toml *.md $(SANITIZED)/$(1)/lib/
 	cp -r fastsse/*.pyx fastsse/native $(SANITIZED)/$(1)/lib/fastsse/
 	cd $(SANITIZED)/$(1)/lib && VIRTUAL_ENV=$(abspath $(VENV)) PYTHONPATH=$$($(abspath $(BIN))/python -c 'import site; print(site.getsitepackages()[0])') \
 		LD_PRELOAD=$$(gcc -print-file-name=$(3)) $(4) \

@@ -158,6 +158,7 @@ def test_quiet_id_does_not_pass_what_waits(make_node: MakeNode) -> None:
         now_ms=time.time_ns() // 1_000_000,
         sender=Sender(max_connections=10, heartbeat_ms=100),
     )
+    pass_time(node, 10_000 - node.now_ms % 10_000)  # To the begin of a span, which lasts.
     client = node.subscribe("a", view=Asked(interval_ms=10_000))
     newest = [node.publish("a", str(n)) for n in range(5)][-1]
     node.run_until(lambda: node.sender.counters()["heartbeats"] > 3)
