@@ -33,11 +33,11 @@ from fastsse.hub.views import Described
 from fastsse.positions import TimeMarks, now_ms, parse_id
 from fastsse.streamstate import StreamOp, read_stream_control
 
-__all__ = ["PAGE_BYTES", "Erased", "History", "Page", "Selection", "sees_private"]
+__all__ = ["PAGE_BYTES", "Erased", "History", "NewestEvents", "Page", "Selection", "sees_private"]
 
 PAGE_BYTES = 256 * 1024
-# A read ends after this many events that are hidden from the reader. Otherwise a reader without
-# rights could occupy the loop with private events.
+# A read ends after this many events that are hidden from the reader, or have expired. Otherwise a
+# reader without rights could occupy the loop with private events.
 LEFT_OUT_MAX = 2_000
 # Events that one sweep examines: a few milliseconds at most.
 SWEEP_EVENTS = 4_000
@@ -72,6 +72,14 @@ class Page(NamedTuple):
     through: int
     is_last: bool  # No matching event follows: `through` is the head.
     evicted: Evicted  # What its topics had evicted after that place when it was read.
+
+
+class NewestEvents(NamedTuple):
+    """The newest kept events of each topic that a reader may see."""
+
+    by_topic: dict[str, list[Frame]]  # The newest first; topics without an event are missing.
+    is_enough: bool  # Every topic has as many as were asked for.
+    has_all_topics: bool  # False: there were too many to look at each.
 
 
 class History(HistoryLog):
@@ -171,14 +179,13 @@ class History(HistoryLog):
         rights: Rights | None = None,
     ) -> Page:
         """The next events after a place, in order, each once: at most `limit_bytes`, but at least
-        one. After LEFT_OUT_MAX hidden events the page ends, perhaps empty. O(log n + page)."""
+        one. After LEFT_OUT_MAX hidden or expired events the page ends, perhaps empty.
+        O(log n + page)."""
         frames: list[Frame] = []
         room_bytes, left_out = limit_bytes, 0
         evicted = self.evicted(selection, after, sees_private(rights))
         for frame in self._after(selection, after):
-            if self.is_expired(frame):
-                continue
-            if frame.private and not self._may_read(frame, rights):
+            if self.is_expired(frame) or (frame.private and not self._may_read(frame, rights)):
                 left_out += 1
                 if left_out == LEFT_OUT_MAX:
                     return Page(frames, frame.position, False, evicted)
@@ -282,48 +289,55 @@ class History(HistoryLog):
 
     def newest_of_each(
         self, selection: Selection, count: int, rights: Rights | None = None
-    ) -> tuple[dict[str, list[Frame]], bool]:
-        """The newest `count` kept events of each topic, newest first, and whether every topic has
-        so many. With more than SNAPSHOT_TOPICS_MAX topics, only those with the newest events.
-        O(topics x count)."""
+    ) -> NewestEvents:
+        """The newest `count` kept events of each topic. With more than SNAPSHOT_TOPICS_MAX topics,
+        only those with the newest events. Of a topic the search stops after LEFT_OUT_MAX hidden
+        events. O(topics x count)."""
         newest: dict[str, list[Frame]] = {}
         is_enough = not isinstance(selection, WantedTopics | None)
-        for topic in self._topics_for_snapshot(selection):
+        topics, are_all = self._topics_for_snapshot(selection)
+        for topic in topics:
             frames = [] if topic.log is None else self._newest_of(topic.log, count, rights)
             if frames:
                 newest[topic.name] = frames
             is_enough = is_enough and len(frames) == count
-        return newest, is_enough
+        return NewestEvents(newest, is_enough, are_all)
 
-    def _topics_for_snapshot(self, selection: Selection) -> Iterable[Topic]:
+    def _topics_for_snapshot(self, selection: Selection) -> tuple[Iterable[Topic], bool]:
+        """The topics to look at, and whether all with a kept event are among them."""
         if selection is None:
             if len(self._topics.by_name) <= SNAPSHOT_TOPICS_MAX:
-                return self._topics.by_name.values()
+                return self._topics.by_name.values(), True
         elif not isinstance(selection, WantedTopics) or selection.size <= SNAPSHOT_TOPICS_MAX:
-            return selection
+            return selection, True
         return self._busiest(selection)
 
     def _newest_of(self, log: TopicLog, count: int, rights: Rights | None) -> list[Frame]:
         frames: list[Frame] = []
-        for looked_at, frame in enumerate(log.newest_first()):
-            if self.is_expired(frame) or not frame.events:
-                continue
-            if not frame.private or self._may_read(frame, rights):
+        left_out = 0
+        for frame in log.newest_first():
+            is_shown = frame.events and not self.is_expired(frame)
+            if is_shown and (not frame.private or self._may_read(frame, rights)):
                 frames.append(frame)
-            if len(frames) == count or looked_at == LEFT_OUT_MAX:
+            else:
+                left_out += 1
+            if len(frames) == count or left_out == LEFT_OUT_MAX:
                 break
         return frames
 
-    def _busiest(self, selection: WantedTopics | None) -> list[Topic]:
-        """The selected topics of the newest events, each once."""
+    def _busiest(self, selection: WantedTopics | None) -> tuple[list[Topic], bool]:
+        """The selected topics of the newest events, each once, and whether all events were looked
+        at."""
         topics: dict[Topic, None] = {}
         for looked_at, (_, owners) in enumerate(self.whole.owned_newest_first()):
             for topic in owners if isinstance(owners, tuple) else (owners,):
                 if selection is None or topic in selection:
+                    if len(topics) == SNAPSHOT_TOPICS_MAX and topic not in topics:
+                        return list(topics), False
                     topics[topic] = None
-            if len(topics) >= SNAPSHOT_TOPICS_MAX or looked_at == SNAPSHOT_SCAN_MAX:
-                break
-        return list(topics)
+            if looked_at == SNAPSHOT_SCAN_MAX:
+                return list(topics), False
+        return list(topics), True
 
     def head_for(self, rights: Rights | None) -> int:
         """The newest place that a reader may see. Without grants it is not the place of a private

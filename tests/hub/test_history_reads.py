@@ -75,7 +75,7 @@ class Kept:
     def newest(
         self, selection: Selection, count: int, rights: Rights | None = None
     ) -> tuple[dict[str, list[int]], bool]:
-        found, is_enough = self.history.newest_of_each(selection, count, rights)
+        found, is_enough, _ = self.history.newest_of_each(selection, count, rights)
         places = {name: [frame.position for frame in frames] for name, frames in found.items()}
         return places, is_enough
 
@@ -180,6 +180,50 @@ def test_a_look_ends_after_so_many_hidden_events(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(module, "LEFT_OUT_MAX", 5)
     assert history.before_newest(topics, 2) == (first - 1, True)
     assert kept.newest(topics, 2) == ({"a": [last, first]}, True)
+
+
+def test_events_that_are_shown_do_not_end_a_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LEFT_OUT_MAX", 3)
+    kept = Kept()
+    added = [kept.add("a", private=n in (2, 4), ttl=n == 6) for n in range(10)]
+    kept.now_ms += TTL_MS
+    shown = [place for n, place in enumerate(added) if n not in (2, 4, 6)][::-1]
+    assert kept.newest(kept.named("a"), 5) == ({"a": shown[:5]}, True)
+    assert kept.newest(kept.named("a"), 6) == ({"a": shown[:5]}, False), "the third ends it"
+
+
+def test_a_page_ends_after_so_many_expired_events(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LEFT_OUT_MAX", 3)
+    kept = Kept()
+    brief = [kept.add("a", ttl=True) for _ in range(2)] + [kept.add("a", private=True)]
+    last = kept.add("a")
+    kept.now_ms += TTL_MS
+    page = kept.history.page(kept.named("a"), START)
+    assert (page.frames, page.through, page.is_last) == ([], brief[-1], False)
+    page = kept.history.page(kept.named("a"), page.through)
+    assert [one.position for one in page.frames] == [last]
+    assert page.is_last
+
+
+def test_it_is_known_whether_a_snapshot_has_every_topic(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = Kept()
+    for name in ("t/1", "t/2", "other", "t/3", "t/1"):
+        kept.add(name)
+    kept.topics.intern("t/empty")
+
+    def has_all(selection: Selection) -> bool:
+        return kept.history.newest_of_each(selection, 1).has_all_topics
+
+    for most, of_everything, of_template in ((5, True, True), (4, True, True), (3, False, True)):
+        monkeypatch.setattr(module, "SNAPSHOT_TOPICS_MAX", most)
+        assert has_all(None) is of_everything
+        assert has_all(kept.template("t/{n}")) is of_template
+    monkeypatch.setattr(module, "SNAPSHOT_TOPICS_MAX", 2)
+    assert not has_all(kept.template("t/{n}"))
+    assert has_all(kept.named("t/1", "t/2", "t/3"))
+    monkeypatch.setattr(module, "SNAPSHOT_TOPICS_MAX", 4)
+    monkeypatch.setattr(module, "SNAPSHOT_SCAN_MAX", 2)
+    assert not has_all(None)
 
 
 def test_a_snapshot_of_very_many_topics_has_those_of_the_newest_events(

@@ -100,7 +100,7 @@ class SharedSnapshot:
         is_complete: whether it has all events that it should have.
         is_over: whether its last event ends the stream.
         expires_ms: when the first of its events expires, unix milliseconds; 0: never.
-        until_s: until when the store's answer in it may be used; None: it has none.
+        until_s: until when the store's answer in it may be used.
 
     Attributes:
         end: its last page with the event at the end, for the newest head that a stream asked at.
@@ -116,7 +116,7 @@ class SharedSnapshot:
         is_complete: bool,
         is_over: bool,
         expires_ms: int,
-        until_s: float | None,
+        until_s: float,
     ) -> None:
         self.pages: Final = pages
         self.topics: Final = topics
@@ -213,7 +213,7 @@ class SnapshotCache:
     def _is_current(self, kept: _Kept, reader: PageAudience) -> bool:
         """Whether a snapshot made now would have the same events."""
         history, snapshot = self._history, kept.snapshot
-        if snapshot.until_s is not None and self._now_s() > snapshot.until_s:
+        if self._now_s() > snapshot.until_s:
             return False
         if 0 < snapshot.expires_ms <= history.now_ms():
             return False

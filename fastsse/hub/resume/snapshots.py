@@ -7,10 +7,11 @@ received, and receives all events that follow.
 """
 
 import json
+import math
 import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 from fastsse._core import Frame, raw_frame
 from fastsse.auth.rights import Rights
@@ -18,7 +19,7 @@ from fastsse.backbone import SNAPSHOT_EVENTS_MAX, Stretch
 from fastsse.entries import Entry
 from fastsse.errors import FastsseError
 from fastsse.evicted import Evicted
-from fastsse.hub.history import History, sees_private
+from fastsse.hub.history import History, NewestEvents, sees_private
 from fastsse.hub.resume.pages import (
     JoinedPage,
     PageAudience,
@@ -50,7 +51,21 @@ _DEEPER: Final = 8
 _DEPTH_MAX: Final = 512
 _NOTHING_STORED: Final = Stretch((), 0, True, Evicted())
 
-_Key = tuple[tuple[str, ...], int]
+
+class _Answer(NamedTuple):
+    """An answer of the store.
+
+    Attributes:
+        depth: so many events of each topic were asked for; 0: nothing was asked.
+        until_s: until when it may be used.
+    """
+
+    stretch: Stretch
+    depth: int
+    until_s: float
+
+
+_NOT_ASKED: Final = _Answer(_NOTHING_STORED, 0, math.inf)
 
 
 class Snapshot:
@@ -127,7 +142,8 @@ class Snapshots:
         self._history = history
         self._queries = queries
         self._now_s = now_s
-        self._stored: OrderedDict[_Key, tuple[float, Stretch]] = OrderedDict()
+        # By selectors and depth.
+        self._stored: OrderedDict[tuple[tuple[str, ...], int], _Answer] = OrderedDict()
 
     def read(
         self, reader: PageAudience, count: int, asker: QueryWaiter, *, has_marker: bool
@@ -138,19 +154,19 @@ class Snapshots:
         shared = self.shared.find(reader, count)
         if shared is not None:
             return self._of(shared, reader, has_marker)
-        found, is_enough = self._history.newest_of_each(reader.topics, count, reader.rights)
-        if is_enough:
-            return self._made(reader, count, found, _NOTHING_STORED, None, has_marker)
-        kept = self._stored.get((reader.selectors, count))
-        if kept is not None and self._is_right(reader, *kept):
-            self._add_stored(found, kept[1], reader, count)
-            return self._made(reader, count, found, kept[1], kept[0], has_marker)
+        found = self._history.newest_of_each(reader.topics, count, reader.rights)
+        if found.is_enough:
+            return self._made(reader, count, found, _NOT_ASKED, has_marker)
         return self._ask(reader, count, count, asker, has_marker)
 
     def _ask(
         self, reader: PageAudience, count: int, depth: int, asker: QueryWaiter, has_marker: bool
     ) -> Snapshot | FastsseError | int:
-        """Asks the store for the newest `depth` events of each topic."""
+        """Adds the newest `depth` events of each topic from an earlier answer of the store, or asks
+        it."""
+        answer = self._stored.get((reader.selectors, depth))
+        if answer is not None and self._is_right(reader, answer):
+            return self._answered(reader, count, answer, asker, has_marker)
         outcome = self._queries.newest(reader.selectors, depth, STORED_BYTES_MAX, asker)
         if outcome is UNKNOWN_YET:
             return depth
@@ -170,31 +186,44 @@ class Snapshots:
         topic have expired or may not be read, so older ones are needed. O(topics x depth)."""
         if isinstance(outcome, FastsseError):
             return outcome
+        answer = _Answer(outcome, depth, self._now_s() + STORED_S)
+        key = reader.selectors, depth
+        self._stored.pop(key, None)
+        self._stored[key] = answer
+        if len(self._stored) > _STORED_MAX:
+            self._stored.popitem(last=False)
         shared = self.shared.find(reader, count)  # Another stream may have had it made.
         if shared is not None:
             return self._of(shared, reader, has_marker)
-        found, _ = self._history.newest_of_each(reader.topics, count, reader.rights)
-        is_short = self._add_stored(found, outcome, reader, count, depth)
-        if is_short and outcome.is_last and depth < _DEPTH_MAX:
+        return self._answered(reader, count, answer, asker, has_marker)
+
+    def _answered(
+        self,
+        reader: PageAudience,
+        count: int,
+        answer: _Answer,
+        asker: QueryWaiter,
+        has_marker: bool,
+    ) -> Snapshot | FastsseError | int:
+        """The snapshot of memory and an answer, or more is asked for: what a reader may see of an
+        answer is not what another one may see of it."""
+        depth = answer.depth
+        found = self._history.newest_of_each(reader.topics, count, reader.rights)
+        is_short = self._add_stored(found.by_topic, answer.stretch, reader, count, depth)
+        if is_short and answer.stretch.is_last and depth < _DEPTH_MAX:
             return self._ask(reader, count, min(depth * _DEEPER, _DEPTH_MAX), asker, has_marker)
-        key = reader.selectors, count
-        until_s = self._now_s() + STORED_S
-        self._stored.pop(key, None)
-        self._stored[key] = until_s, outcome
-        if len(self._stored) > _STORED_MAX:
-            self._stored.popitem(last=False)
-        return self._made(reader, count, found, outcome, until_s, has_marker)
+        return self._made(reader, count, found, answer, has_marker)
 
     def clear(self) -> None:
         """Drops everything cached, because an event may be deleted now."""
         self._stored.clear()
         self.shared.clear()
 
-    def _is_right(self, reader: PageAudience, until_s: float, stored: Stretch) -> bool:
+    def _is_right(self, reader: PageAudience, answer: _Answer) -> bool:
         """Whether memory has all events after an answer of the store."""
-        if self._now_s() > until_s:
+        if self._now_s() > answer.until_s:
             return False
-        return stored.through >= self._history.evicted_through(
+        return answer.stretch.through >= self._history.evicted_through(
             reader.topics, sees_private(reader.rights)
         )
 
@@ -204,7 +233,7 @@ class Snapshots:
         stored: Stretch,
         reader: PageAudience,
         count: int,
-        depth: int = 0,
+        depth: int,
     ) -> bool:
         """Adds events that only the store has, for topics of which memory has fewer than `count`.
         Committed events that are not delivered yet will be sent live, so they are left out.
@@ -231,26 +260,26 @@ class Snapshots:
         self,
         reader: PageAudience,
         count: int,
-        found: dict[str, list[Frame]],
-        stored: Stretch,
-        until_s: float | None,
+        found: NewestEvents,
+        answer: _Answer,
         has_marker: bool,
     ) -> Snapshot:
-        history = self._history
-        by_position = {frame.position: frame for frames in found.values() for frame in frames}
+        history, stored, by_topic = self._history, answer.stretch, found.by_topic
+        by_position = {frame.position: frame for frames in by_topic.values() for frame in frames}
         frames = [by_position[position] for position in sorted(by_position)]
-        is_complete = stored.is_last and len(frames) <= SNAPSHOT_EVENTS_MAX
+        are_all = found.has_all_topics and stored.is_last
+        is_complete = are_all and len(frames) <= SNAPSHOT_EVENTS_MAX
         expires_ms = min((frame.expires_ms for frame in frames if frame.expires_ms), default=0)
         frames, is_over = frames[-SNAPSHOT_EVENTS_MAX:], False
         if reader.core_view is not None:
             frames, is_over = viewed(reader, reader.core_view, described(frames, stored, history))
         shared = SharedSnapshot(
             SnapshotPages(frames),
-            topics=len(found),
+            topics=len(by_topic),
             is_complete=is_complete,
             is_over=is_over,
             expires_ms=expires_ms,
-            until_s=until_s,
+            until_s=answer.until_s,
         )
         self.made_total += 1
         self.shared.keep(reader, count, shared)
