@@ -24,30 +24,42 @@ def config() -> None:
     """Show, check or begin a configuration."""
 
 
+def _given_file(file: str | None, path: str | None) -> str | None:
+    """The file of `--config`, or of the argument that is the same."""
+    if file is not None and path is not None:
+        raise click.UsageError("Give the file either as an argument or with --config.")
+    return path if file is None else file
+
+
 @config.command(cls=ServerCommand)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 @server_options
+@click.argument("path", metavar="[FILE]", required=False)
 @click.pass_context
-def show(ctx: click.Context, /, file: str | None, as_json: bool, **flags: Any) -> None:
+def show(
+    ctx: click.Context, /, file: str | None, path: str | None, as_json: bool, **flags: Any
+) -> None:
     """Show each value and its origin; secrets are masked.
 
-    Accepts the flags of `fastsse serve`, to show their effect.
+    FILE is the same as `--config FILE`. Accepts the flags of `fastsse serve`, to show their effect.
     """
-    loaded = load(given_flags(ctx, flags), file)
+    loaded = load(given_flags(ctx, flags), _given_file(file, path))
     click.echo(_as_json(loaded) if as_json else _as_text(loaded))
     _warn(loaded)
 
 
 @config.command(cls=ServerCommand)
 @server_options
+@click.argument("path", metavar="[FILE]", required=False)
 @click.pass_context
-def check(ctx: click.Context, /, file: str | None, **flags: Any) -> None:
+def check(ctx: click.Context, /, file: str | None, path: str | None, **flags: Any) -> None:
     """Print every problem, one a line, and exit with 2 if there is any.
 
-    Reports the same problems as `fastsse serve`: it reads the file of a key set, and checks the
-    descriptor limit of this shell. It opens no store and no socket.
+    FILE is the same as `--config FILE`. Reports the same problems as `fastsse serve`: it reads the
+    file of a key set, and checks the descriptor limit of this shell. It opens no store and no
+    socket.
     """
-    loaded = load(given_flags(ctx, flags), file)
+    loaded = load(given_flags(ctx, flags), _given_file(file, path))
     check_start(loaded)
     _warn(loaded)
     click.echo(

@@ -29,6 +29,31 @@ def test_init_writes_a_file_that_check_accepts(
     assert "fastsse serve --config fastsse.toml" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("name", ["check", "show"])
+def test_a_file_may_be_an_argument(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text("heartbeat = '7s'\n")
+    assert main(["config", name, str(file)]) == 0
+    by_argument = capsys.readouterr()
+    assert main(["config", name, "--config", str(file)]) == 0
+    assert capsys.readouterr() == by_argument
+    file.write_text("heartbeet = '7s'\n")
+    assert main(["config", name, str(file)]) == 2
+    assert "heartbeet" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["check", "show"])
+def test_a_file_is_given_once(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text("")
+    assert main(["config", name, str(file), "--config", str(file)]) == 2
+    assert "either as an argument or with --config" in capsys.readouterr().err
+
+
 def test_init_replaces_a_file_only_by_force(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
