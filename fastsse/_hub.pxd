@@ -35,7 +35,7 @@ cdef class TopicLog:
     cdef bint has_more_than(self, int64_t events) noexcept
     cdef Frame drop(self)
     cdef Py_ssize_t find(self, Place place) noexcept
-    cdef int put(self, Place place, Frame frame) except -1
+    cdef int64_t put(self, Place place, Frame frame) except? -1
     cdef list places_through(self, Place place)
 
 

@@ -190,14 +190,17 @@ cdef class TopicLog:
             self.start = 0
         return frame
 
-    cdef int put(self, Place place, Frame frame) except -1:
-        """Has another frame in the place of the one that is kept there, if there is one."""
+    cdef int64_t put(self, Place place, Frame frame) except? -1:
+        """Has another frame in the place of the one that is kept there, if there is one. By how much
+        the log costs more."""
         cdef Py_ssize_t index = self.find(place) - 1
+        cdef int64_t more
         if index < self.start or not is_same(place_of(<Frame>self.frames[index]), place):
             return 0
-        self.bytes += cost_of(frame) - cost_of(<Frame>self.frames[index])
+        more = cost_of(frame) - cost_of(<Frame>self.frames[index])
+        self.bytes += more
         self.frames[index] = frame
-        return 0
+        return more
 
     cdef list places_through(self, Place place):
         """The places of its events up to a place."""
@@ -716,6 +719,7 @@ cdef class HistoryLog:
         cdef Place place
         cdef Py_ssize_t index
         cdef Frame frame, blank
+        cdef int64_t more
         set_place(&place, position)
         index = self.whole.find(place, False)
         if index == len(self.whole.frames) or not is_same(self.whole.places[index], place):
@@ -727,7 +731,9 @@ cdef class HistoryLog:
         self.bytes += cost_of(blank) - cost_of(frame)
         for topic in owners if type(owners) is tuple else (owners,):
             if (<Topic>topic).log is not None:
-                (<Topic>topic).log.put(place, blank)
+                more = (<Topic>topic).log.put(place, blank)
+                if (<Topic>topic).is_exempt:
+                    self.exempt_bytes += more
         extras = self.extras_at.pop(position, None)
         if extras is not None:
             self.bytes -= extras.size + EXTRAS_COST

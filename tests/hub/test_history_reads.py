@@ -520,6 +520,22 @@ def test_what_the_other_forgot_counts_as_evicted_of_topics_that_live_here() -> N
     assert kept.history.evicted_through(None) == START + 4
 
 
+def test_what_was_deleted_of_a_durable_stream_counts_no_more() -> None:
+    kept = Kept()
+    history = kept.history
+    history.keeps_streams = True
+    kept.control(b'{"op":"stream-create"}', "stream")
+    for _ in range(3):
+        kept.add("stream", "a")
+    kept.add("stream")
+    kept.control(b'{"op":"purge"}', "a")
+    a = kept.topics.intern("a")
+    assert history.exempt_bytes == kept.topics.intern("stream").log.bytes
+    history.evict_through(a, history.head)
+    kept.control(b'{"op":"stream-drop"}', "stream")
+    assert (history.exempt_bytes, history.bytes, history.events) == (0, 0, 0)
+
+
 def test_a_durable_stream_keeps_all_of_it_until_it_is_deleted() -> None:
     kept = Kept(history_events=2)
     history, calls = kept.history, list[str]()

@@ -3,6 +3,7 @@ whatever the store answered others before; and whether these are all."""
 
 import json
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -13,6 +14,7 @@ from fastsse.events import Event
 from fastsse.hub import history as history_module
 from fastsse.hub.resume import snapshots
 from fastsse.hub.resume.snapshots import STORED_S
+from fastsse.positions import format_position
 from fastsse.subscriptions import Cursor, Dialect
 from tests.hub.afterrestart import reasons, restarted
 from tests.hub.onenode import Client, MakeNode, Node
@@ -111,6 +113,24 @@ def test_the_store_is_asked_for_older_events_behind_expired_ones_up_to_512(
     assert depths(node) == asked
 
 
+def test_no_more_are_taken_from_the_store_than_were_asked_for(make_node: MakeNode) -> None:
+    older = [Event("a", str(n)) for n in range(4)]
+    node = stored(make_node, *older, brief("a", "gone"), brief("a", "gone"))
+    node.now_ms += TTL_MS
+    assert began(node, "a", last_each=1)[0] == ["3"]
+    assert began(node, "a", last_each=2)[0] == ["2", "3"]
+    node.publish("a", "4")
+    assert began(node, "a", last_each=3)[0] == ["2", "3", "4"]
+
+
+def test_the_event_at_the_place_of_a_start_is_in_the_snapshot(make_node: MakeNode) -> None:
+    before = make_node(disk=Disk())
+    before.publish("a", "last")
+    node = make_node(now_ms=before.now_ms, disk=before.store.disk)
+    assert node.hub.history.head == before.hub.history.head
+    assert began(node, "a")[0] == ["last"]
+
+
 def test_events_that_are_not_delivered_yet_come_after_the_snapshot(make_node: MakeNode) -> None:
     node = stored(make_node, Event("a", "before"))
     entries = node.store.commit([Event("a", "late")])
@@ -168,6 +188,31 @@ def test_the_newest_answers_are_kept(make_node: MakeNode, monkeypatch: pytest.Mo
     assert depths(node) == [1, 1, 1], "a was asked for once"
 
 
+def test_an_answer_that_takes_the_place_of_an_older_one_is_new(
+    make_node: MakeNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(snapshots, "_STORED_MAX", 2)
+    node = stored(make_node, *(Event(name, name) for name in "abc"))
+    now_s = frozen(node)
+    began(node, "a")
+    now_s[0] += STORED_S / 2
+    began(node, "b")
+    now_s[0] += STORED_S / 2 + 0.01
+    for name in "ac":
+        began(node, name)
+    assert list(node.hub.streams._replayer._snapshots._stored) == [(("a",), 1), (("c",), 1)]
+
+
+def test_what_was_deleted_in_the_store_is_in_no_later_snapshot(make_node: MakeNode) -> None:
+    node = stored(make_node, Event("a", "a1"), Event("a", "a2"))
+    frozen(node)
+    assert began(node, "a")[0] == ["a2"]
+    deleted = node.store.disk.entries[1]
+    node.hub.delete_event("a", format_position(deleted.position).decode(), Mock())
+    del node.store.disk.entries[1]
+    assert began(node, "a")[0] == ["a1"]
+
+
 def test_streams_that_wait_for_the_same_answer_share_the_snapshot(make_node: MakeNode) -> None:
     node = stored(make_node, Event("a", "a1"))
     node.store.holds = True
@@ -221,8 +266,10 @@ def test_a_snapshot_says_when_topics_or_events_are_missing(
     assert began(node, "t/{n}") == (["2", "3", "new", "0"], end_of(4, 4))
     monkeypatch.setattr(snapshots, "SNAPSHOT_EVENTS_MAX", 4)
     assert began(node, "t/{n}", last_each=2)[1] == end_of(4, 4, complete=False)
+    node.publish("t/2", "2")
+    assert began(node, "t/{n}") == (["3", "new", "0", "2"], end_of(4, 4))
     node.publish("t/4", "4")
-    assert began(node, "t/{n}") == (["3", "new", "0", "4"], end_of(5, 4, complete=False))
+    assert began(node, "t/{n}") == (["new", "0", "2", "4"], end_of(5, 4, complete=False))
 
 
 def test_a_snapshot_says_when_the_store_had_more_than_it_may_give(
