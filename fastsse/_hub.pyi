@@ -130,6 +130,10 @@ class TopicLog:
     start: int
     bytes: int
 
+    @property
+    def kept(self) -> int:
+        """Number of its frames."""
+
     def drop_first(self) -> Frame:
         """Drops the oldest frame and returns it."""
 

@@ -177,6 +177,10 @@ cdef class TopicLog:
     cdef bint has_more_than(self, int64_t events) noexcept:
         return len(self.frames) - self.start > events
 
+    @property
+    def kept(self):
+        return len(self.frames) - self.start
+
     def drop_first(self):
         return self.drop()
 

@@ -49,6 +49,9 @@ MERGED_MAX = 1_000
 # examines this many of the newest events instead: a few milliseconds.
 SNAPSHOT_TOPICS_MAX = 10_000
 SNAPSHOT_SCAN_MAX = 20_000
+# Events of all topics that are read for a snapshot; the newest SNAPSHOT_EVENTS_MAX are sent. If
+# there are more, fewer are read of the topics that have many: 10 ms at most.
+SNAPSHOT_READ_MAX = 20_000
 
 # The topics of a reader; None: every event.
 Selection: TypeAlias = Sequence[Topic] | WantedTopics | None
@@ -79,7 +82,7 @@ class NewestEvents(NamedTuple):
 
     by_topic: dict[str, list[Frame]]  # The newest first; topics without an event are missing.
     is_enough: bool  # Every topic has as many as were asked for.
-    has_all_topics: bool  # False: there were too many to look at each.
+    is_whole: bool  # False: there were too many topics or events to read all.
 
 
 class History(HistoryLog):
@@ -291,17 +294,19 @@ class History(HistoryLog):
         self, selection: Selection, count: int, rights: Rights | None = None
     ) -> NewestEvents:
         """The newest `count` kept events of each topic. With more than SNAPSHOT_TOPICS_MAX topics,
-        only those with the newest events. Of a topic the search stops after LEFT_OUT_MAX hidden
-        events. O(topics x count)."""
+        only those with the newest events; with more than SNAPSHOT_READ_MAX events, fewer of each
+        topic. Of a topic the search stops after LEFT_OUT_MAX hidden events. O(topics x count)."""
         newest: dict[str, list[Frame]] = {}
         is_enough = not isinstance(selection, WantedTopics | None)
-        topics, are_all = self._topics_for_snapshot(selection)
+        selected, are_all = self._topics_for_snapshot(selection)
+        topics = list(selected)
+        most = _count_that_fits([one.log.kept for one in topics if one.log is not None], count)
         for topic in topics:
-            frames = [] if topic.log is None else self._newest_of(topic.log, count, rights)
+            frames = [] if topic.log is None else self._newest_of(topic.log, most, rights)
             if frames:
                 newest[topic.name] = frames
             is_enough = is_enough and len(frames) == count
-        return NewestEvents(newest, is_enough, are_all)
+        return NewestEvents(newest, is_enough, are_all and most == count)
 
     def _topics_for_snapshot(self, selection: Selection) -> tuple[Iterable[Topic], bool]:
         """The topics to look at, and whether all with a kept event are among them."""
@@ -583,6 +588,18 @@ class History(HistoryLog):
             del self.position_of[self.own_id_at.pop(later)]
             self.bytes -= OWN_ID_COST_BYTES
         self.index(own_id, position)
+
+
+def _count_that_fits(kept: Sequence[int], count: int) -> int:
+    """How many events are read of each topic, at most `count`: so many that there are at most
+    SNAPSHOT_READ_MAX in total, but at least one.
+
+    Arguments:
+        kept: how many each topic has.
+    """
+    while count > 1 and sum([min(one, count) for one in kept]) > SNAPSHOT_READ_MAX:
+        count //= 2
+    return count
 
 
 def sees_private(rights: Rights | None) -> bool:

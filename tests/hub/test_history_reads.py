@@ -212,7 +212,7 @@ def test_it_is_known_whether_a_snapshot_has_every_topic(monkeypatch: pytest.Monk
     kept.topics.intern("t/empty")
 
     def has_all(selection: Selection) -> bool:
-        return kept.history.newest_of_each(selection, 1).has_all_topics
+        return kept.history.newest_of_each(selection, 1).is_whole
 
     for most, of_everything, of_template in ((5, True, True), (4, True, True), (3, False, True)):
         monkeypatch.setattr(module, "SNAPSHOT_TOPICS_MAX", most)
@@ -224,6 +224,20 @@ def test_it_is_known_whether_a_snapshot_has_every_topic(monkeypatch: pytest.Monk
     monkeypatch.setattr(module, "SNAPSHOT_TOPICS_MAX", 4)
     monkeypatch.setattr(module, "SNAPSHOT_SCAN_MAX", 2)
     assert not has_all(None)
+
+
+def test_a_snapshot_reads_fewer_events_of_busy_topics_when_there_are_too_many(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    kept = Kept()
+    added = {name: [kept.add(name) for _ in range(count)] for name, count in (("a", 9), ("b", 1))}
+    for most, of_a in ((10, 9), (9, 4), (5, 4), (4, 2), (2, 1), (1, 1), (0, 1)):
+        monkeypatch.setattr(module, "SNAPSHOT_READ_MAX", most)
+        for selection in (None, kept.template("{x}"), kept.named("a", "b")):
+            found, _, is_whole = kept.history.newest_of_each(selection, 9)
+            places = {name: [one.position for one in frames] for name, frames in found.items()}
+            assert places == {"a": added["a"][::-1][:of_a], "b": added["b"]}
+            assert is_whole is (of_a == 9)
 
 
 def test_a_snapshot_of_very_many_topics_has_those_of_the_newest_events(

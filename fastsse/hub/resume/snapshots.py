@@ -267,7 +267,7 @@ class Snapshots:
         history, stored, by_topic = self._history, answer.stretch, found.by_topic
         by_position = {frame.position: frame for frames in by_topic.values() for frame in frames}
         frames = [by_position[position] for position in sorted(by_position)]
-        are_all = found.has_all_topics and stored.is_last
+        are_all = found.is_whole and stored.is_last
         is_complete = are_all and len(frames) <= SNAPSHOT_EVENTS_MAX
         expires_ms = min((frame.expires_ms for frame in frames if frame.expires_ms), default=0)
         frames, is_over = frames[-SNAPSHOT_EVENTS_MAX:], False
