@@ -38,14 +38,18 @@ class RedisServer:
 
     Arguments:
         folder: where its data lies.
+        start_s: how long a start may take; one with much data reads all of it first.
         options: of its configuration; `appendonly="yes", appendfsync="always"` survives a kill.
     """
 
-    def __init__(self, folder: pathlib.Path, **options: str | int) -> None:
+    def __init__(
+        self, folder: pathlib.Path, start_s: float = START_S, **options: str | int
+    ) -> None:
         self._held = held_port()
         self.port: int = self._held.getsockname()[1]
         self.url = f"redis://127.0.0.1:{self.port}/0"
         self._folder = folder
+        self._start_s = start_s
         self.options: dict[str, str | int] = {"save": "", "appendonly": "no"} | options
         self._process: subprocess.Popen[bytes] | None = None
         self.client: Any = client_library.Redis(
@@ -68,7 +72,7 @@ class RedisServer:
                  "--dir", str(self._folder), *options],
                 stdout=output, stderr=output, stdin=subprocess.DEVNULL,
             )  # fmt: skip
-        until = time.monotonic() + START_S
+        until = time.monotonic() + self._start_s
         while True:
             try:
                 self.client.ping()

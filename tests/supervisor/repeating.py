@@ -18,13 +18,15 @@ ANSWER_S = 10
 
 @dataclass
 class Figures:
-    """What happened. `sent` counts requests, `cut` those whose answer was not read."""
+    """What happened. `sent` counts requests, `cut` those whose answer was not read, `read` what
+    each reader read."""
 
     sent: int = 0
     cut: int = 0
     kills: int = 0
     statuses: Counter[int] = field(default_factory=Counter)
     faults: list[str] = field(default_factory=list)
+    read: list[int] = field(default_factory=list)
 
 
 class Repeating:
@@ -36,6 +38,7 @@ class Repeating:
         accepted: the statuses of an answer that ends a request. 503 and no answer repeat it, any
             other status is a fault.
         keeps: whether a connection is used again after an answer.
+        calm_s: how long a request may be repeated before it counts as never answered.
     """
 
     def __init__(
@@ -46,17 +49,19 @@ class Repeating:
         accepted: Sequence[int],
         *,
         keeps: bool = False,
+        calm_s: float = CALM_S,
     ) -> None:
         self._places = [(url.hostname, url.port) for url in map(urlsplit, urls)]
         self._luck = luck
         self._figures = figures
         self._accepted = accepted
         self._keeps = keeps
+        self._calm_s = calm_s
         self._open: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
     async def until_answered(self, request: bytes) -> bool:
         """Whether it was accepted in the end."""
-        deadline_s = time.monotonic() + CALM_S
+        deadline_s = time.monotonic() + self._calm_s
         while True:
             assert time.monotonic() < deadline_s, "never answered"
             is_cut = self._luck.random() < CUT_SHARE
@@ -114,14 +119,16 @@ async def kill_at_random(
     pause_s: float,
     seed: int,
     figures: Figures,
+    is_over: Callable[[], bool] = lambda: False,
 ) -> None:
     """Kills so many, one at a time.
 
     Arguments:
         victims: what may be killed now: ids of processes, and functions that kill something.
+        is_over: whether no more are to be killed.
     """
     luck = random.Random(seed)
-    while figures.kills < kills:
+    while figures.kills < kills and not is_over():
         await asyncio.sleep(pause_s * (0.5 + luck.random()))
         found = victims()
         if found:

@@ -1,6 +1,9 @@
 """Appends of producers to durable streams, each repeated until it is answered, while requests are
 cut and processes are killed: in the end each is stored exactly once, in order.
 
+A reader that follows all the time, and a new one of each service at the end, count what they read:
+the next number of each producer has to come next, whatever is killed.
+
     python -m tests.supervisor.streams_killed --appends 10000 --store sqlite
     python -m tests.supervisor.streams_killed --appends 10000 --store redis
 
@@ -27,6 +30,8 @@ from tests.supervisor.repeating import Figures, Repeating, kill_at_random
 from tests.supervisor.service import Service
 
 _ROOM = ("--streams-total", "2GiB")
+# What a Redis with a million entries needs to start on a busy machine, and what waits for it.
+_CALM_S = 900
 
 
 @dataclass
@@ -48,7 +53,7 @@ class StreamProducer:
     def __init__(self, name: int, urls: list[str], seed: int, figures: Figures) -> None:
         self._name = name
         luck = random.Random(seed * 1000 + name)
-        self._sending = Repeating(urls, luck, figures, (200, 204), keeps=True)
+        self._sending = Repeating(urls, luck, figures, (200, 204), keeps=True, calm_s=_CALM_S)
 
     async def run(self, count: int) -> None:
         """So many appends."""
@@ -81,17 +86,68 @@ def _restart(redis: RedisServer) -> None:
     redis.start()
 
 
-async def _read(url: str) -> list[str]:
-    """All content of the stream, page by page."""
-    pages, offset = [], "-1"
-    async with httpx.AsyncClient(trust_env=False, timeout=30) as client:
-        while True:
-            answer = await client.get(f"{url}/streams/log", params={"offset": offset})
-            answer.raise_for_status()
-            pages.append(answer.text)
-            offset = answer.headers["stream-next-offset"]
-            if "stream-up-to-date" in answer.headers:
-                return "".join(pages).split()
+class ContentReader:
+    """Reads the stream from its beginning on, by the offsets that it is given, and counts.
+
+    Arguments:
+        urls: of the services; one is chosen for each page.
+        luck: chooses.
+        producers: how many there are.
+
+    Attributes:
+        counts: how many appends of each producer were read.
+        fault: what is wrong; empty: nothing.
+    """
+
+    def __init__(self, urls: Sequence[str], luck: random.Random, producers: int) -> None:
+        self.counts = [0] * producers
+        self.fault = ""
+        self._urls = urls
+        self._luck = luck
+        self._offset = "-1"
+
+    async def run(self, is_last: Callable[[], bool] = lambda: True) -> None:
+        """Reads to the end, from when on `is_last`; requests without an answer are repeated."""
+        deadline_s = time.monotonic() + _CALM_S
+        async with httpx.AsyncClient(trust_env=False, timeout=60) as client:
+            while not self.fault:
+                is_end = is_last()
+                if await self._page(client):
+                    deadline_s = time.monotonic() + _CALM_S
+                    if is_end and self._is_up_to_date:
+                        return
+                if self._is_up_to_date:
+                    await asyncio.sleep(0.05)
+                assert time.monotonic() < deadline_s, "never read"
+
+    async def _page(self, client: httpx.AsyncClient) -> bool:
+        """Whether a page was read."""
+        self._is_up_to_date = True
+        url = f"{self._luck.choice(self._urls)}/streams/log"
+        try:
+            answer = await client.get(url, params={"offset": self._offset})
+        except httpx.HTTPError:
+            return False
+        if answer.status_code == 503:
+            return False
+        if answer.status_code != 200:
+            self.fault = f"{answer.status_code} for {self._offset}: {answer.text}"
+            return False
+        for one in answer.text.split():
+            producer, _, n = one.partition("-")
+            self._take(one, int(producer), int(n))
+        offset = answer.headers["stream-next-offset"]
+        if self._offset != "-1" and offset < self._offset:
+            self.fault = f"{offset} after {self._offset}"
+        self._offset = offset
+        self._is_up_to_date = "stream-up-to-date" in answer.headers
+        return True
+
+    def _take(self, one: str, producer: int, n: int) -> None:
+        if n == self.counts[producer]:
+            self.counts[producer] += 1
+        elif not self.fault:
+            self.fault = f"{one} in place of {producer}-{self.counts[producer]}"
 
 
 async def run(plan: Plan) -> Figures:
@@ -102,7 +158,7 @@ async def run(plan: Plan) -> Figures:
         if plan.store == "sqlite":
             store = f"sqlite:{folder}/h.db"
         elif plan.store == "redis":
-            redis = RedisServer(Path(folder) / "r", appendonly="yes", appendfsync="always")
+            redis = RedisServer(Path(folder) / "r", _CALM_S, appendonly="yes", appendfsync="always")
             stack.callback(redis.close)
             redis.start()
             store = redis.url
@@ -131,27 +187,33 @@ async def _append(
         headers = {"Content-Type": "text/plain"}
         answer = await client.put(f"{urls[0]}/streams/log", headers=headers)
         assert answer.status_code == 201
-    count = plan.appends // plan.producers
-    async with asyncio.TaskGroup() as group:  # An exception of who kills ends the run.
-        killing = group.create_task(
+    count, luck = plan.appends // plan.producers, random.Random(plan.seed)
+    follower, is_over = ContentReader(urls, luck, plan.producers), asyncio.Event()
+    async with asyncio.TaskGroup() as group:  # An exception of one ends the run.
+        group.create_task(
             kill_at_random(
                 lambda: _victims(services, redis, plan.store),
                 plan.kills,
                 plan.pause_s,
                 plan.seed,
                 figures,
+                is_over.is_set,
             )
         )
+        group.create_task(follower.run(is_over.is_set))
         names = range(plan.producers)
         writers = [StreamProducer(name, urls, plan.seed, figures) for name in names]
         await asyncio.gather(*(writer.run(count) for writer in writers))
-        killing.cancel()
-    for url in urls:
-        stored = await _read(url)
-        for name in names:
-            mine = [one for one in stored if one.startswith(f"{name}-")]
-            if mine != [f"{name}-{n}" for n in range(count)]:
-                figures.faults.append(f"producer {name}: {len(mine)} of {count}, or in disorder")
+        is_over.set()
+    readers = [ContentReader([url], luck, plan.producers) for url in urls]
+    for reader in readers:
+        await reader.run()
+    for name, reader in zip(("follower", *urls), (follower, *readers), strict=True):
+        figures.read.append(sum(reader.counts))
+        if reader.fault:
+            figures.faults.append(f"{name}: {reader.fault}")
+        elif reader.counts != [count] * plan.producers:
+            figures.faults.append(f"{name} read {reader.counts} of {count} each")
 
 
 def main() -> int:

@@ -14,5 +14,7 @@ async def test_appends_are_stored_once_and_in_order_when_processes_are_killed(st
     )
     figures = await run(plan)
     assert figures.faults == []
+    assert figures.read == [800] * len(figures.read)
+    assert len(figures.read) == (3 if name == "redis" else 2)
     assert figures.cut > 10
     assert figures.kills > 0
