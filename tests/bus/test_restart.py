@@ -4,13 +4,17 @@ import asyncio
 import pathlib
 import time
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
+from fastsse.backbone.stream_expiry import control_event
 from fastsse.errors import Unavailable
 from fastsse.events import Event
-from fastsse.positions import position_at
-from tests.bus.onebus import Bus, End, a_bus, until
+from fastsse.positions import now_ms, position_at
+from fastsse.streamstate import StreamConfig, StreamControl
+from tests.backbone.storage import opened
+from tests.bus.onebus import Bus, End, a_bus, data_of, until
 
 STORES = ["memory", "sqlite"]
 
@@ -217,3 +221,36 @@ async def test_a_memory_hub_leaps_over_positions_that_it_can_not_know() -> None:
         await bus.start(workers=1, restarted=True, now_ms=lambda: 4_000)
         (after,) = await end.publish(Event("a"))
         assert after > position_at(5_999)
+
+
+@pytest.mark.parametrize("ends", [False, True])
+async def test_rows_and_ends_come_after_what_a_lost_hub_stored_and_never_sent(
+    tmp_path: pathlib.Path, ends: bool
+) -> None:
+    """A row that comes before has a reader skip the content between."""
+    path = tmp_path / "history.db"
+    async with a_bus(store=f"sqlite:{path}") as bus:
+        await bus.start()
+        end = await bus.worker()
+        await end.publish(Event("other", "before"))
+        await bus.stop()
+        found: list[tuple[int, int]] = []
+        ask = end.backbone.ended_topics if ends else end.backbone.find_streams
+
+        def done(outcome: Any) -> None:
+            place = outcome["s"] if ends else outcome["s"].closed
+            found.append((place, end.backbone.head))
+
+        ask(("s",), done)
+        async with opened(path, now_ms=now_ms) as lost:
+            control = StreamControl("create", StreamConfig("text/plain"))
+            await lost.append(control_event("s", control, 0))
+            for n in range(20):
+                await lost.append(Event("s", f"{n}"))
+            await lost.append(Event.end("s"))
+        await bus.start(workers=1, restarted=True)
+        await until(lambda: found)
+        assert found[0][0] <= found[0][1]
+        assert [data_of(one) for one in end.entries if one.frame.events][1:] == [
+            b"%d" % n for n in range(20)
+        ]

@@ -70,12 +70,24 @@ class RequestServer:
         self._under_way = 0
         self._was_given = False
         self._later: list[tuple[int, int]] = []
+        self._asked_early: list[Callable[[], None]] = []
 
     def live(self) -> None:
         """The worker has the log up to its head, so answers that name a place in it may be sent."""
         later, self._later = self._later, []
         for number, place in later:
             self._say_place(number, place)
+        asked_early, self._asked_early = self._asked_early, []
+        for ask in asked_early:
+            ask()
+
+    def _once_live(self, ask: Callable[[], None]) -> None:
+        """Asks when the worker has the log up to its head. An answer that names a later place would
+        have it take for read what it has not received."""
+        if self._session.is_live:
+            ask()
+        else:
+            self._asked_early.append(ask)
 
     def _on_read(self, body: bytes) -> None:
         fields = Fields(body)
@@ -141,7 +153,7 @@ class RequestServer:
             head = _NUMBER.pack(number) + bytes((self._broker.backbone.has_ended,))
             self._session.send(frame(FrameKind.ENDED_TOPICS, head, *ends))
 
-        self._broker.backbone.ended_topics(topics, done)
+        self._once_live(partial(self._broker.backbone.ended_topics, topics, done))
 
     def _on_streams(self, body: bytes) -> None:
         fields = Fields(body)
@@ -157,7 +169,7 @@ class RequestServer:
             rows = [text(topic) + blob(row.encode()) for topic, row in outcome.items()]
             self._session.send(frame(FrameKind.FOUND_STREAMS, _NUMBER.pack(number), *rows))
 
-        self._broker.backbone.find_streams(topics, done)
+        self._once_live(partial(self._broker.backbone.find_streams, topics, done))
 
     def _on_touched(self, body: bytes) -> None:
         fields = Fields(body)
