@@ -225,6 +225,7 @@ class HistoryFile:
             self._version = version
             self._rows_through = self.rows_through
             self.late.committed()
+            self.streams.committed()
             if is_changed:
                 self._note()
             if synced and self.state.leased_through != before.leased_through:

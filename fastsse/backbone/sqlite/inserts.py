@@ -18,7 +18,7 @@ from fastsse.backbone.sqlite.write_batch import Key, StoreBatch
 from fastsse.directives import read_control
 from fastsse.entries import Entries, Entry, pack_entry
 from fastsse.errors import FastsseError
-from fastsse.streamstate import read_stream_control
+from fastsse.streamstate import StreamRow, read_stream_control
 
 __all__ = [
     "mark_repeats",
@@ -175,10 +175,7 @@ def _obey(
 def _drop(file: HistoryFile, position: int, topic: str, rows: Mapping[str, TopicRow]) -> None:
     """Has the retention remove what there is of a stream."""
     rows[topic].ended = 0
-    file.connection.execute(
-        "INSERT OR REPLACE INTO dropped VALUES (?, ?)", (topic, place_of(position))
-    )
-    file.streams.has_dropped = True
+    file.streams.drop(file.connection, topic, place_of(position))
 
 
 def _store_time(file: HistoryFile, last: Frame) -> None:
@@ -251,6 +248,7 @@ def take_out(file: HistoryFile, batches: Sequence[StoreBatch]) -> None:
             _take_out_keys(file, batch)
             file.producers.put_back(file.connection, batch.rows_before)
             file.streams.put_back(file.connection, batch.streams_before)
+            _put_back_ends(file, batch.streams_before)
             file.connection.executemany("INSERT OR REPLACE INTO desk VALUES (?, ?)", batch.taken)
 
 
@@ -271,9 +269,17 @@ def _take_out(file: HistoryFile, entries: Sequence[Entry]) -> None:
                 "DELETE FROM topic_event WHERE topic = ? AND place = ?", (row.number, place)
             )
         connection.execute("DELETE FROM event WHERE place = ?", (place,))
+        file.streams.take_out_drop(connection, place)
     first = place_of(entries[0].position)
     connection.execute("DELETE FROM publish WHERE place = ?", (first,))
     file.update(events=file.state.events - len(entries), bytes=file.state.bytes - total_bytes)
+
+
+def _put_back_ends(file: HistoryFile, before: Sequence[tuple[str, StreamRow | None]]) -> None:
+    """The topics of streams are closed again where removed entries had dropped the streams."""
+    closed = {topic: row.closed for topic, row in before if row is not None and row.closed}
+    for topic, row in file.rows_of(set(closed)).items():
+        row.ended = place_of(closed[topic])
 
 
 def _take_out_keys(file: HistoryFile, batch: StoreBatch) -> None:

@@ -44,6 +44,9 @@ class StreamFile:
         self._changed: set[str] = set()
         self._new_bytes = 0
         self._began_ms = 0
+        # The drops of transactions that were not committed for certain, by place: the topic, and
+        # up to where an earlier stream of it is still to be removed.
+        self._drops: dict[int, tuple[str, int | None]] = {}
 
     def begin(self, connection: sqlite3.Connection) -> None:
         """A transaction has begun, perhaps on another connection than the last one."""
@@ -134,6 +137,26 @@ class StreamFile:
         self._write(self._new)
         self.bytes += self._new_bytes
         self._drop_new()
+
+    def drop(self, connection: sqlite3.Connection, topic: str, place: int) -> None:
+        """Has the retention remove the entries of a stream up to a place, in the transaction under
+        way."""
+        found = connection.execute("SELECT place FROM dropped WHERE topic = ?", (topic,)).fetchone()
+        self._drops[place] = topic, None if found is None else found[0]
+        connection.execute("INSERT OR REPLACE INTO dropped VALUES (?, ?)", (topic, place))
+        self.has_dropped = True
+
+    def take_out_drop(self, connection: sqlite3.Connection, place: int) -> None:
+        """Takes back the drop at a place, if there is one, in the transaction under way."""
+        topic, before = self._drops.get(place, ("", None))
+        if before is not None:
+            connection.execute("UPDATE dropped SET place = ? WHERE topic = ?", (before, topic))
+        elif topic:
+            connection.execute("DELETE FROM dropped WHERE topic = ?", (topic,))
+
+    def committed(self) -> None:
+        """The transaction is committed."""
+        self._drops.clear()
 
     def forget(self) -> None:
         """A transaction failed: what is known may differ from the file."""
