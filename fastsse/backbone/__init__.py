@@ -164,8 +164,12 @@ class Backbone(Protocol):
         there is one. `done` gets an error if the store can't be read now. A backbone without a
         store answers with the place itself. O(log n + read)."""
 
+    def read_stream(self, topic: str, after: int, limit_bytes: int, done: Stretched) -> None:
+        """As `read`, of one durable stream. Content that was lost is reported only to a reader
+        whose place lies within what was lost: what was stored before that is whole."""
+
     def read_content(self, topic: str, after: int, limit_bytes: int, done: Stretched) -> None:
-        """As `read`, of one topic, for a reader that needs only what was published: the stretch has
+        """As `read_stream`, for a reader that needs only what was published: the stretch has
         `content` in place of entries where the store can give it so."""
 
     def seek(self, selectors: tuple[str, ...], cursor: Cursor, done: Placed) -> None:

@@ -266,6 +266,10 @@ class MemoryBackbone(MemoryLog):
         evicted = Evicted(0, ((0, self.head),), self.start)
         done(Stretch((), through=after, is_last=True, evicted=evicted))
 
+    def read_stream(self, topic: str, after: int, limit_bytes: int, done: Stretched) -> None:
+        """As `read`."""
+        self.read((topic,), after, limit_bytes, done)
+
     def read_content(self, topic: str, after: int, limit_bytes: int, done: Stretched) -> None:
         """As `read`."""
         self.read((topic,), after, limit_bytes, done)

@@ -87,6 +87,11 @@ class StreamTable:
             if self.on_changed is not None:
                 self.on_changed(topic, row)
 
+    def replace(self, rows: Sequence[RowChange]) -> None:
+        """Takes these rows in place of all. O(streams)."""
+        gone = self.rows.keys() - {topic for topic, _ in rows}
+        self.apply([*(RowChange(topic, None) for topic in gone), *rows])
+
     def note(self, rows: Mapping[str, StreamRow], size_bytes: int) -> None:
         """Takes the rows of streams after appends, which together added so much. O(rows)."""
         self.rows.update(rows)

@@ -17,6 +17,7 @@ __all__ = [
     "CLOSE_S",
     "COUNT",
     "HELLO_BYTES_MAX",
+    "OF_STREAM",
     "SEEK_AFTER",
     "SEEK_LAST",
     "SEEK_SINCE",
@@ -38,6 +39,8 @@ VERSION: Final = 3
 HEADER: Final = Struct("<IB")
 # The number of items that follow.
 COUNT: Final = Struct("<I")
+# Of the bound in a READ: it is of the one topic as a durable stream.
+OF_STREAM: Final = 1 << 31
 # How often both ends report that they are alive.
 BEAT_S: Final = 0.5
 # How long a closing end waits for its last bytes to be sent. After that it aborts.

@@ -87,7 +87,7 @@ class Hub(PublishPath):
         on_sweep: called by each `sweep`.
         tails: streams that another part encodes, such as those of durable streams.
         find_streams, touch_stream, expired_streams, read_content: methods of the backbone.
-        read_stored: `read` of the backbone.
+        read_stored, read_stream: `read` and `read_stream` of the backbone.
         losses: how often the backbone's log lost events.
     """
 
@@ -143,6 +143,7 @@ class Hub(PublishPath):
         self.touch_stream: Final = backbone.touch_stream
         self.expired_streams: Final = backbone.expired_streams
         self.read_stored: Final = backbone.read
+        self.read_stream: Final = backbone.read_stream
         self.read_content: Final = backbone.read_content
         backbone.tail(start, self._deliver, self._on_broken)
 

@@ -42,10 +42,8 @@ ChunkRead: TypeAlias = Callable[[Chunk | FastsseError], None]
 class StoredEntries(Protocol):
     """Reads the store."""
 
-    def read_stored(
-        self, selectors: tuple[str, ...], after: int, limit_bytes: int, done: Stretched
-    ) -> None:
-        """As `Backbone.read`."""
+    def read_stream(self, topic: str, after: int, limit_bytes: int, done: Stretched) -> None:
+        """As `Backbone.read_stream`."""
 
     def read_content(self, topic: str, after: int, limit_bytes: int, done: Stretched) -> None:
         """As `Backbone.read_content`."""
@@ -68,7 +66,11 @@ class StreamReader:
 
     def read(self, topic: str, row: StreamRow, after: int, done: ChunkRead) -> None:
         """Calls `done` with the next page after a position, up to the end in the row; with
-        ContentGone when some of it was evicted. Within the call if memory has it. O(page)."""
+        ContentGone when some of it was evicted or lost. Within the call if memory has it.
+        O(page)."""
+        if row.generation and after > row.tail:
+            done(ContentGone("the stream ends before the offset: content up to it was lost"))
+            return
         # Of a topic that is no stream events can be deleted: no page of it is read ahead.
         ahead = self._ahead if row.generation and not self._turns.is_live else None
         source = _Source(self._stored.read_content if ahead is None else ahead.read, ahead)
@@ -76,11 +78,7 @@ class StreamReader:
 
     def read_events(self, topic: str, row: StreamRow, after: int, done: ChunkRead) -> None:
         """As `read`; the page has a frame for each event."""
-
-        def read_store(topic: str, after: int, limit_bytes: int, done: Stretched) -> None:
-            self._stored.read_stored((topic,), after, limit_bytes, done)
-
-        source = _Source(read_store)
+        source = _Source(self._stored.read_stream)
         _Reading(self._history, source, self._turns, (topic, row), after, done).go_on()
 
     def newer(self, topic: str, row: StreamRow, after: int, through: int) -> list[Content] | None:

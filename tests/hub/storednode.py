@@ -94,6 +94,9 @@ class StoredBackbone:
             ("read", selectors, after), done, lambda: self._stretch(selectors, after, limit_bytes)
         )
 
+    def read_stream(self, topic: str, after: int, limit_bytes: int, done: Stretched) -> None:
+        self.read((topic,), after, limit_bytes, done)
+
     def read_content(self, topic: str, after: int, limit_bytes: int, done: Stretched) -> None:
         self.read((topic,), after, limit_bytes, done)
 

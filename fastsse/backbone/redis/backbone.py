@@ -198,6 +198,10 @@ class RedisBackbone:
         """Reading exact topics costs O(read). Templates and `*` also cost the entries between."""
         self._answer(self._reader.read(selectors, after, self.head, limit_bytes), done)
 
+    def read_stream(self, topic: str, after: int, limit_bytes: int, done: Stretched) -> None:
+        """As `read`."""
+        self.read((topic,), after, limit_bytes, done)
+
     def read_content(self, topic: str, after: int, limit_bytes: int, done: Stretched) -> None:
         """As `read`."""
         self.read((topic,), after, limit_bytes, done)

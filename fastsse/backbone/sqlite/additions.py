@@ -9,6 +9,7 @@ __all__ = ["ADDED_COLUMNS", "ADDED_TABLES", "add_missing"]
 ADDED_COLUMNS: Final = (("topic", "ended", "INTEGER NOT NULL DEFAULT 0"),)
 #: `used_key`: publishers' keys, until when each is known (unix ms), and what was published with it.
 #: `stream`: durable streams. `dropped`: up to where those that were dropped are to be removed.
+#: `loss`: after which place and up to which one content of them may be missing.
 #: `producer`: their newest appends, each with its last event's place, and until when it is known.
 ADDED_TABLES: Final = (
     "CREATE TABLE IF NOT EXISTS used_key (key BLOB PRIMARY KEY, until INTEGER NOT NULL,"
@@ -20,8 +21,9 @@ ADDED_TABLES: Final = (
     "CREATE TABLE IF NOT EXISTS stream (topic TEXT PRIMARY KEY, row BLOB NOT NULL) WITHOUT ROWID",
     "CREATE TABLE IF NOT EXISTS dropped (topic TEXT PRIMARY KEY, place INTEGER NOT NULL)"
     " WITHOUT ROWID",
+    "CREATE TABLE IF NOT EXISTS loss (through INTEGER PRIMARY KEY, after INTEGER NOT NULL)",
 )
-_NEWEST: Final = ("used_key", "producer", "stream", "dropped")
+_NEWEST: Final = ("used_key", "producer", "stream", "dropped", "loss")
 
 
 def add_missing(connection: sqlite3.Connection) -> None:

@@ -211,6 +211,15 @@ class SqliteBackbone:
 
         self._read((selectors, after, through, limit_bytes), selectors, question, done)
 
+    def read_stream(self, topic: str, after: int, limit_bytes: int, done: Stretched) -> None:
+        """As Backbone."""
+        through = self._head
+
+        def question(reading: HistoryQueries) -> Stretch:
+            return reading.content_entries(topic, after, through, limit_bytes)
+
+        self._read(("entries", topic, after, through, limit_bytes), (topic,), question, done)
+
     def read_content(self, topic: str, after: int, limit_bytes: int, done: Stretched) -> None:
         """As Backbone; the thread that reads makes the content without the interpreter's lock."""
         through = self._head
@@ -401,7 +410,8 @@ class SqliteBackbone:
         self._leased_through = stored.leased_through
         if stored.trouble is not None or self.trouble != "closed":
             self._set_trouble(None if stored.trouble is None else stored.trouble.words)
-        if stored.is_lost:
+        if stored.streams is not None:
+            self.streams.replace(stored.streams)
             self._lose(self._head)
         waited = []
         for batch in stored.batches:

@@ -30,6 +30,7 @@ from fastsse.backbone.sqlite.late_rows import (
     write_all_rows,
 )
 from fastsse.backbone.sqlite.lock import FileLock, Identity
+from fastsse.backbone.sqlite.losses import ANYTHING, note_loss
 from fastsse.backbone.sqlite.places import place_of, position_of
 from fastsse.backbone.sqlite.position_lease import (
     LEASE_MS,
@@ -131,6 +132,8 @@ class HistoryFile:
         left = Left(state.commits, bool(state.ack), is_empty, has_rebooted(state))
         # A file of version 1 has no identity, and never had a record.
         loss = cut or (missing(left, promise) if state.identity else None)
+        # What is gone is the end of the log. A file that is cut may have lost anything.
+        lost_after = self.last_place if cut is None else ANYTHING
         if loss is None and may_have_lost(state):
             loss = "the last events may not have reached the disk"
             is_lease_whole = not left.has_rebooted
@@ -141,9 +144,10 @@ class HistoryFile:
             leased_through = max(leased_through, now) + place_of(position_at(LEASE_MS))
         try:
             with self.transaction(synced=True):
+                if loss:
+                    self.lose(leased_through, lost_after)
                 self.update(
                     leased_through=leased_through,
-                    lost_through=max(self.state.lost_through, leased_through if loss else 0),
                     ack=self._opened_as,
                     boot=boot_id(),
                     identity=state.identity or uuid4().hex,
@@ -244,6 +248,12 @@ class HistoryFile:
         """Changes the state of the whole file, within a transaction."""
         self.state = self.state._replace(**changed)
 
+    def lose(self, through: int, after: int = ANYTHING) -> None:
+        """Records that events up to a place may be missing, within a transaction; of durable
+        streams only those after another place."""
+        self.update(lost_through=max(self.state.lost_through, through))
+        note_loss(self.connection, after, through)
+
     def rows_of(self, names: set[str]) -> dict[str, TopicRow]:
         """The rows of topics, made where there are none, to be changed in this transaction."""
         number = self.state.next_topic
@@ -321,9 +331,12 @@ class HistoryFile:
         is_same = self.state.identity == self._promise.identity
         return is_same and self.state.commits >= self._promise.commits
 
-    def own_up(self, through: int) -> None:
-        """Records in the file that events up to a place may be missing."""
+    def own_up(self, through: int, streams_after: int | None = ANYTHING) -> None:
+        """Records in the file that events up to a place may be missing; of durable streams only
+        those after another place, or none."""
         with self.transaction(synced=True):
+            if streams_after is not None:
+                self.lose(through, streams_after)
             state = self.state
             self.update(
                 lost_through=max(state.lost_through, through),

@@ -280,7 +280,7 @@ def make_rows(file: "HistoryFile") -> None:
         # Which topics have the events behind it is not known, so all readers get a gap.
         file.damage.found(after, str(error))
         after = max(after, file.last_place)
-        file.update(lost_through=max(file.state.lost_through, after))
+        file.lose(after)
     _write_made(file)
     file.late.last_place = max(file.late.last_place, after)
     file.rows_through = after
@@ -354,7 +354,7 @@ def _note_damaged(file: "HistoryFile", places: Sequence[int]) -> None:
     ).fetchone()
     if lost_through is not None:
         file.damage.found(lost_through, "the record is damaged")
-        file.update(lost_through=max(file.state.lost_through, lost_through))
+        file.lose(lost_through)
 
 
 def _entry(place: int, record: bytes | None) -> Entry | None:

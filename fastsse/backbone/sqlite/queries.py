@@ -28,6 +28,7 @@ from fastsse.backbone.sqlite.damage import Damage
 from fastsse.backbone.sqlite.erasing import BLANKED
 from fastsse.backbone.sqlite.errors import is_malformed
 from fastsse.backbone.sqlite.evictions import Marks, StoredEvictions
+from fastsse.backbone.sqlite.losses import lost_from
 from fastsse.backbone.sqlite.places import place_of, position_of
 from fastsse.backbone.sqlite.selection import Selection, Selections
 from fastsse.backbone.sqlite.values import (
@@ -82,13 +83,15 @@ _Find: TypeAlias = Callable[[list[int], Selection], _Found]
 
 
 class _Asked(NamedTuple):
-    """The matching entries after one position and up to another, as `find` reads them."""
+    """The matching entries after one position and up to another, as `find` reads them.
+    `is_content`: for a reader of a durable stream."""
 
     selectors: tuple[str, ...]
     after: int
     through: int
     limit_bytes: int
     find: _Find
+    is_content: bool = False
 
 
 _ALL: Final = (
@@ -163,7 +166,12 @@ class HistoryQueries:
     def content(self, topic: str, after: int, through: int, limit_bytes: int) -> Stretch:
         """As `stretch`, of a topic. As `Backbone.read_content`."""
         find = partial(self._content, topic)
-        return self._found(_Asked((topic,), after, through, limit_bytes, find))
+        return self._found(_Asked((topic,), after, through, limit_bytes, find, is_content=True))
+
+    def content_entries(self, topic: str, after: int, through: int, limit_bytes: int) -> Stretch:
+        """As `content`, in entries."""
+        find = self._entries
+        return self._found(_Asked((topic,), after, through, limit_bytes, find, is_content=True))
 
     def _found(self, asked: _Asked) -> Stretch:
         try:
@@ -174,10 +182,10 @@ class HistoryQueries:
             return self._past_damage(asked.selectors, asked.after, asked.through, str(error))
 
     def _stretch(self, asked: _Asked) -> Stretch:
-        selectors, after, through, limit_bytes, find = asked
+        selectors, after, through, limit_bytes, find, is_content = asked
         first, last = place_of(after), place_of(through)
         with self._marked_snapshot(selectors) as (selection, marks):
-            evicted = self._evicted(selection, marks, after)
+            evicted = self._evicted(selection, marks, after, is_content=is_content)
             count = min(STRETCH_EVENTS, limit_bytes // selection.mean_bytes + SPARE_EVENTS)
             if selection.topics is None:
                 run = self._run(_ALL, (first, last, count), limit_bytes)
@@ -210,11 +218,17 @@ class HistoryQueries:
                     yield selection, marks
                     return
 
-    def _evicted(self, selection: Selection, marks: Marks, after: int) -> Evicted:
+    def _evicted(
+        self, selection: Selection, marks: Marks, after: int, *, is_content: bool
+    ) -> Evicted:
         clock, evictions = marks.settled, marks.steps
         if marks.probe is not None and self._sees(*marks.probe):
             clock, evictions = marks.clock, evictions + marks.under_way
-        evictions = [*evictions, (self._evictions.began, selection.evicted_through)]
+        lost_through = selection.lost_through
+        if is_content and lost_through > place_of(after):
+            lost_through = lost_from(self._connection, place_of(after))
+        missing_through = max(selection.evicted_through, lost_through)
+        evictions = [*evictions, (self._evictions.began, missing_through)]
         positions = [(at, position_of(place)) for at, place in evictions]
         steps = steps_of([step for step in positions if step[1] > after])
         return Evicted(clock, steps, position_of(selection.begins))

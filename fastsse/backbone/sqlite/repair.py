@@ -27,7 +27,13 @@ __all__ = ["Repaired", "repair"]
 # Events of one transaction.
 STEP_EVENTS: Final = 2_000
 # Tables that are copied too, by their number of columns: streams, and what is known of publishers.
-_OF_STREAMS: Final = (("stream", 2), ("producer", 5), ("used_key", 4))
+_OF_STREAMS: Final = (
+    ("stream", 2),
+    ("producer", 5),
+    ("used_key", 4),
+    ("dropped", 2),
+    ("loss", 2),
+)
 # Rows of one read of a table.
 CHUNK_ROWS: Final = 500
 
@@ -217,7 +223,8 @@ class _Salvage:
             )
         if self._is_torn:
             self._lost_through = max(self._lost_through, self._last)
-        file.update(lost_through=max(file.state.lost_through, self._lost_through))
+        if self._lost_through:
+            file.lose(self._lost_through)
 
     def _rows(self, select: str, key: str) -> Iterator[tuple[int, ...]]:
         """All rows that can be read, in order: those before the first damage and those after the

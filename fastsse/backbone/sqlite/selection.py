@@ -19,12 +19,14 @@ TEMPLATES_MAX: Final = 256
 class Selection(NamedTuple):
     """`topics` are the numbers of those that are stored, None for all; `selectors` are tried on an
     event's topics where there are too many numbers; `evicted_through` is the highest place of an
-    event that may be missing, `begins` the place up to which nothing was stored as far as is known;
-    `mean_bytes` what one of their events has, by which it is judged how many fill a page."""
+    event that was evicted, `lost_through` of one that may be lost, `begins` the place up to which
+    nothing was stored as far as is known; `mean_bytes` what one of their events has, by which it is
+    judged how many fill a page."""
 
     topics: list[int] | None
     selectors: list[Selector]
     evicted_through: int
+    lost_through: int
     begins: int
     mean_bytes: int
 
@@ -54,8 +56,7 @@ class Selections:
             "SELECT evicted_through, forgotten_through, lost_through, events, bytes FROM state"
         ).fetchone()
         if ANY in selectors:
-            through = max(whole, lost)
-            return Selection(None, [], through, _begins(whole), _mean(events, total_bytes))
+            return Selection(None, [], whole, lost, _begins(whole), _mean(events, total_bytes))
         compiled = [compile_selector(text) for text in selectors]
         # A selector equals its own text, also where it is a template.
         named = _named(connection, selectors)
@@ -73,8 +74,8 @@ class Selections:
         are_known = len(named) == len(set(selectors)) and all(one.is_exact for one in compiled)
         unknown = 0 if are_known else forgotten
         begins = _begins(known) or (unknown if known <= unknown else 0)
-        through = max(known, unknown, lost)
-        return Selection(topics, compiled, through, begins, _mean(events, total_bytes))
+        evicted = max(known, unknown)
+        return Selection(topics, compiled, evicted, lost, begins, _mean(events, total_bytes))
 
     def _matching(self, connection: sqlite3.Connection, selector: Selector) -> list[int]:
         template = self._templates.get(selector.text)

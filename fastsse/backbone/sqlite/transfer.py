@@ -112,7 +112,9 @@ def import_lines(
 
 
 def _mark_lost(file: HistoryFile, now_ms: int) -> None:
-    file.own_up(max(file.state.leased_through, place_of(position_at(now_ms))))
+    # Exports have no durable streams.
+    through = max(file.state.leased_through, place_of(position_at(now_ms)))
+    file.own_up(through, streams_after=None)
 
 
 class _Import:

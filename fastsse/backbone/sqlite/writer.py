@@ -32,7 +32,9 @@ from fastsse.backbone.sqlite.places import place_of
 from fastsse.backbone.sqlite.position_lease import boot_id, lease_for
 from fastsse.backbone.sqlite.reopening import reopen
 from fastsse.backbone.sqlite.retention import SqliteRetention
+from fastsse.backbone.sqlite.stream_file import load_streams
 from fastsse.backbone.sqlite.write_batch import StoreBatch
+from fastsse.backbone.stream_rows import RowChange
 from fastsse.log import get_logger
 
 __all__ = [
@@ -107,12 +109,13 @@ class Lost(NamedTuple):
 
 class Stored(NamedTuple):
     """Batches in order, how far positions are leased, and the present trouble; with trouble, the
-    batches are refused. `is_lost`: the file has lost events that were in it."""
+    batches are refused. `streams`: the file has lost events that were in it, and has these rows of
+    streams now."""
 
     batches: Sequence[StoreBatch]
     leased_through: int
     trouble: WriteTrouble | None
-    is_lost: bool = False
+    streams: Sequence[RowChange] | None = None
 
 
 Work = StoreBatch | Put | Barrier | PutBarrier | Rows | Lost | Touch
@@ -442,15 +445,16 @@ class Writer:
             self._settle()
             if self._is_lost:
                 log.error("History is missing events that were stored.", path=self._file.path)
-                self._lost_through = max(self._lost_through, self._stored_through)
+                self._file.own_up(self._stored_through, self._file.last_place)
             self._own_up()
             self._try_out()
+            streams = load_streams(self._file.connection) if self._is_lost else None
         except Exception as error:
             self._fail(error, list(self._owed))
             return
         self._trouble = None
         log.info("History can be written again.", path=self._file.path)
-        self._report(Stored([], self._file.state.leased_through, None, self._is_lost))
+        self._report(Stored([], self._file.state.leased_through, None, streams))
         self._is_lost = False
 
     def _settle(self) -> None:

@@ -33,6 +33,7 @@ from fastsse.bus.client.outbox import TIMEOUT_S, Outbox
 from fastsse.bus.client.requests import PendingRequests
 from fastsse.bus.frames import (
     COUNT,
+    OF_STREAM,
     POSITION_BYTES,
     SEEK_AFTER,
     SEEK_LAST,
@@ -194,18 +195,26 @@ class BusBackbone:
     ) -> None:
         """Asks the hub process. The answer is in order with the log, so its entries were delivered
         here."""
+        self._read(selectors, after, min(limit_bytes, OF_STREAM - 1), done)
 
+    def _read(
+        self, selectors: tuple[str, ...], after: int, limit_bytes: int, done: Stretched
+    ) -> None:
         def answered(answer: Fields | FastsseError) -> None:
             done(answer if isinstance(answer, FastsseError) else _stretch(answer))
 
-        size = COUNT.pack(min(limit_bytes, 0xFFFFFFFF))
+        size = COUNT.pack(limit_bytes)
         body = pack_position(after) + size + texts(selectors)
         ask = partial(self._requests.ask, FrameKind.READ, body, answered, may_repeat=True)
         self._backfill.wait(ask, done)
 
-    def read_content(self, topic: str, after: int, limit_bytes: int, done: Stretched) -> None:
+    def read_stream(self, topic: str, after: int, limit_bytes: int, done: Stretched) -> None:
         """As `read`."""
-        self.read((topic,), after, limit_bytes, done)
+        self._read((topic,), after, OF_STREAM | min(limit_bytes, OF_STREAM - 1), done)
+
+    def read_content(self, topic: str, after: int, limit_bytes: int, done: Stretched) -> None:
+        """As `read_stream`."""
+        self.read_stream(topic, after, limit_bytes, done)
 
     def seek(self, selectors: tuple[str, ...], cursor: Cursor, done: Placed) -> None:
         """Asks the hub process, in order with the log. A place above the head is answered when it

@@ -9,6 +9,7 @@ from fastsse.backbone import Stretch
 from fastsse.bus.client.control import MESSAGE_BYTES_MAX, SUBJECT_BYTES_MAX
 from fastsse.bus.client.requests import QUESTIONS_MAX
 from fastsse.bus.frames import (
+    OF_STREAM,
     SEEK_AFTER,
     SEEK_LAST,
     SEEK_SINCE,
@@ -94,9 +95,13 @@ class RequestServer:
         number = self._ask(fields)
         after, limit_bytes = fields.position(), fields.u32()
         selectors = fields.texts(SELECTORS_MAX)
+        is_of_stream, limit_bytes = limit_bytes & OF_STREAM, limit_bytes & ~OF_STREAM
         limit_bytes = min(limit_bytes, READ_BYTES_MAX)
         done = partial(self._read, number)
-        self._broker.backbone.read(selectors, after, limit_bytes, done)
+        if is_of_stream:
+            self._broker.backbone.read_stream(selectors[0], after, limit_bytes, done)
+        else:
+            self._broker.backbone.read(selectors, after, limit_bytes, done)
 
     def _read(self, number: int, stretch: Stretch | FastsseError) -> None:
         self._under_way -= 1
