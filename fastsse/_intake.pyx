@@ -50,6 +50,8 @@ cdef enum:
     # A batch is published in well under a millisecond, then other work has its turn.
     BATCH_EVENTS_MAX = 256
     BATCH_BYTES_MAX = 1024 * 1024
+    # Turns in which a batch is gathered, each with another request at least.
+    GATHERED_TURNS_MAX = 32
     # Requests of one connection in one batch.
     PIPELINED_MAX = 64
     BODY_BYTES_MAX = 64 * 1024
@@ -491,6 +493,7 @@ cdef class Batch:
     cdef size_t data_bytes
     cdef bint ends_run                  # nothing may join the last run
     cdef bint is_answered
+    cdef bint is_waiting                # it counts as unanswered
 
     def __cinit__(self, Intake intake):
         self.intake = intake
@@ -530,13 +533,17 @@ cdef class Batch:
             events = self.all_events()
             positions = intake.publish_now(events)
             if positions is None:
+                intake.unanswered += 1
+                self.is_waiting = True
                 intake.publish(events, self.done)
+                intake.answers_later = not self.is_answered
             else:
                 self.is_answered = True
+                intake.answers_later = False
                 self.acknowledge(positions, ())
         except Exception:
             intake.policy.on_failed()
-            self.is_answered = True
+            self.end_wait()
             for run, lane in enumerate(self.lanes):
                 if not self.give_back(run):
                     lane.break_taken(self.targets_of(run), at_or_none(self.headers, run))
@@ -554,12 +561,19 @@ cdef class Batch:
                 lane.on_waiting()
         return 0
 
+    cdef int end_wait(self) noexcept:
+        self.is_answered = True
+        if self.is_waiting:
+            self.is_waiting = False
+            self.intake.unanswered -= 1
+        return 0
+
     cdef object all_events(self):
         return self.events if self.keys is None else KeyedBatch(self.events, self.keys, self.digests)
 
     def done(self, outcome):
         """The hub has published or refused it."""
-        self.is_answered = True
+        self.end_wait()
         if isinstance(outcome, FastsseError):
             self.refuse(outcome)
         elif type(outcome) is list:
@@ -732,7 +746,10 @@ cdef class Intake:
     cdef char* out
     cdef PositionId id                  # the last one that was written
     cdef uint64_t turn
-    cdef int taken_in_turn
+    cdef int taken_in_turn              # and in the turns before it in which the batch was gathered
+    cdef int gathered, gathered_turns   # of it, up to the last turn; those turns
+    cdef bint answers_later             # the last batch was not answered when it was published
+    cdef int unanswered                 # batches
     cdef bint is_scheduled, is_lone
     cdef public bint is_on, is_draining, keeps_forwarded, counts_clients
     cdef readonly uint64_t taken, batches
@@ -941,21 +958,35 @@ cdef class Intake:
             value_of(head.values[MEDIA_TYPE]), body)
 
     cdef int on_joined(self, int count) except -1:
-        """Has the batch published: at once when the turn before had one request and this one has
-        one so far, else at the end of the turn."""
+        """Has the batch published: at once when the turn before had one request, this one has one so
+        far, and no batch waits for the store; else at the end of the turn."""
         cdef bint is_first = self.taken_in_turn == 0
         self.taken_in_turn += count
         if not self.is_scheduled:
             self.is_scheduled = True
             self.call_soon(self.flush_now)
-        if is_first and self.is_lone and count == 1 and not self.full:
+        if is_first and self.is_lone and count == 1 and not self.full and not self.unanswered:
             self.publish_batch()
         return 0
 
+    cdef bint gathers(self) noexcept:
+        """Whether the batch waits for what the next turn brings: where the store takes its time, a
+        batch costs more than the wait. It ends with a turn that brings nothing."""
+        if (not self.answers_later or self.full or not self.batch.size or not self.batch.has_room()
+                or self.taken_in_turn == self.gathered or self.gathered_turns == GATHERED_TURNS_MAX):
+            self.gathered = self.gathered_turns = 0
+            return False
+        self.gathered = self.taken_in_turn
+        self.gathered_turns += 1
+        return True
+
     def flush(self):
         """The end of a turn."""
-        self.is_scheduled = False
         self.turn += 1
+        if self.gathers():
+            self.call_soon(self.flush_now)
+            return
+        self.is_scheduled = False
         self.is_lone = self.taken_in_turn == 1
         self.taken_in_turn = 0
         self.publish_batch()

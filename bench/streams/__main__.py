@@ -10,6 +10,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import click
@@ -18,6 +19,7 @@ from bench.streams import servers
 from bench.streams.appends import append, create, produce, rest, warm_up
 from bench.streams.catchup import fill, read
 from bench.streams.floor import floor
+from bench.streams.held import hold
 from bench.streams.live import compare
 from bench.streams.servers import Running
 from bench.streams.tails import tail
@@ -26,7 +28,10 @@ STREAMS = (10, 1000, 10_000, 100_000)
 # Appends to each stream, at the least, of one figure of the slope: a server that puts work off, and
 # then does it once for some appends to a stream, has done that.
 APPENDS_EACH = 5
-PARTS = ("catchup", "live", "appends", "slope", "tails", "create")
+PARTS = ("catchup", "live", "appends", "slope", "tails", "create", "held")
+# Appends to tails of several workers, and the time between two.
+HELD_APPENDS = 10
+HELD_EVERY_S = 2.0
 
 
 @contextmanager
@@ -75,9 +80,9 @@ def slope(server: Running, streams: int) -> str:
     return "  ".join(said)
 
 
-def tails(server: Running, count: int) -> str:
+def tails(server: Running, count: int, rate: int) -> str:
     """Latency of live tails."""
-    found = tail(server, count, 50, 6)
+    found = tail(server, count, rate, 6)
     return (
         f"{count} tails: {found.delivered} of {found.expected}, p50 {found.at(0.5):.1f} ms, "
         f"p99 {found.at(0.99):.1f} ms, {found.cpu_us:.2f} µs CPU a delivery, "
@@ -104,8 +109,12 @@ def create_many(server: Running, streams: int) -> str:
 @click.option("--node", default=".", type=click.Path(path_type=Path), help="has node_modules")
 @click.option("--rust", default="durable-streams-server", type=click.Path(path_type=Path))
 @click.option("--count", default=0, help="Bytes, streams or tails; 0: as the part has it.")
-def main(part: str, names: str, node: Path, rust: Path, count: int) -> None:
-    """Measures PART of each server."""
+@click.option("--rate", default=50, show_default=True, help="Appends a second of `tails`.")
+def main(part: str, names: str, node: Path, rust: Path, count: int, rate: int) -> None:
+    """Measures PART of each server; `held` is fastsse alone, in memory, with several workers."""
+    if part == "held":
+        click.echo(f"held: {hold(count or 100_000, HELD_APPENDS, HELD_EVERY_S)}")
+        return
     if hasattr(os, "sched_setaffinity") and os.cpu_count() != 1:
         os.sched_setaffinity(0, {1})
     parts: dict[str, tuple[Callable[[Running, int], str], int]] = {
@@ -113,7 +122,7 @@ def main(part: str, names: str, node: Path, rust: Path, count: int) -> None:
         "live": (compare, 20_000_000),
         "appends": (appends, 0),
         "slope": (slope, 100_000),
-        "tails": (tails, 1000),
+        "tails": (partial(tails, rate=rate), 1000),
         "create": (create_many, 20_000),
     }
     act, usual = parts[part]

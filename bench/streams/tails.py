@@ -53,8 +53,7 @@ def tail(server: Running, count: int, rate: int, seconds: float) -> Tailed:
     while sent < rate * seconds:
         due = began + sent / rate
         late += _read(poll, due)
-        body = b"t=%d; token" % time.monotonic_ns()
-        writer.ask("POST", "tailed", (TEXT,), body)
+        writer.ask("POST", "tailed", (TEXT,), stamped())
         sent += 1
     late += _read(poll, time.monotonic() + 1.5)
     used_us = server.cpu_us() - cpu_us
@@ -76,6 +75,16 @@ def _read(poll: selectors.BaseSelector, until: float) -> list[float]:
                 data = key.fileobj.recv(1 << 16)  # type: ignore[union-attr]
             except BlockingIOError:
                 continue
-            now = time.monotonic_ns()
-            late += [(now - int(stamp)) / 1e6 for stamp in _STAMP.findall(data)]
+            late += late_ms(data)
     return late
+
+
+def stamped() -> bytes:
+    """Content that says when it was appended."""
+    return b"t=%d; token" % time.monotonic_ns()
+
+
+def late_ms(data: bytes) -> list[float]:
+    """How late the content in received bytes is, in ms."""
+    now = time.monotonic_ns()
+    return [(now - int(stamp)) / 1e6 for stamp in _STAMP.findall(data)]

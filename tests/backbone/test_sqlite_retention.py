@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import sqlite3
-import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from fastsse.backbone.sqlite.places import EVENT_COST_BYTES, PlaceClock, place_o
 from fastsse.backbone.sqlite.queries import HistoryQueries
 from fastsse.backbone.sqlite.retention import SqliteRetention
 from fastsse.backbone.sqlite.schema import open_reading
+from fastsse.backbone.sqlite.wake import Wake
 from fastsse.backbone.sqlite.write_batch import StoreBatch
 from fastsse.backbone.sqlite.writer import Writer, WriterLinks
 from fastsse.config import Config, TopicLimits
@@ -283,7 +283,7 @@ def test_rounds_take_a_part_of_the_time_however_many_topics_there_are(tmp_path: 
         lambda call: call(),
         lambda stored: None,
         contextlib.nullcontext,
-        threading.Event(),
+        Wake(),
         lambda: endless.now_s,
     )
     checkpointer = Checkpointer(file.path, sqlite3.connect, links.wake)

@@ -1,8 +1,11 @@
 """The benchmark of durable streams runs: small, its figures mean nothing."""
 
+import resource
 from pathlib import Path
 
-from bench.streams import servers
+import pytest
+
+from bench.streams import held, servers
 from bench.streams.appends import append, create, warm_up
 from bench.streams.catchup import fill, read
 from bench.streams.floor import PARTS, floor
@@ -20,6 +23,15 @@ def test_streams_are_filled_read_appended_to_and_tailed(tmp_path: Path) -> None:
         assert cpu_us >= 0
         found = tail(server, 5, 20, 0.3)
         assert found.delivered == found.expected
+
+
+def test_tails_are_held_by_several_workers_and_readers(monkeypatch: pytest.MonkeyPatch) -> None:
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    monkeypatch.setattr(held, "RESERVE", limit - 20)
+    monkeypatch.setattr(held, "UNEVEN", 5)
+    said = held.hold(30, 2, 0.1)
+    assert said.startswith("30 tails, 2 workers, "), said
+    assert ": 60 of 60, p50 " in said, said
 
 
 def test_the_part_of_sqlite_is_measured_alone(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
 
@@ -180,6 +181,29 @@ async def test_one_number_that_two_connections_bring_at_once_is_stored_once(
     assert sum(one.batches for one in server._worker.frontend._endpoints._intakes) == batches + 1
     assert sorted(statuses) == [200, 204]
     assert await content(ask, "/streams/log") == b"01"
+
+
+async def test_appends_of_several_turns_share_a_batch_while_the_store_takes_its_time(
+    start: Start, tmp_path: Path
+) -> None:
+    server = await start(store=f"sqlite:{tmp_path}/h.db")
+    ask = partial(asked, server)
+    await created(ask, "/streams/log")
+    for body in (b"0", b"1"):
+        await ask("POST", "/streams/log", TEXT, body=body)
+    count, before = 20, taken(server)
+    batches = sum(intake.batches for intake in server._worker.frontend._endpoints._intakes)
+    data = request("POST", "/streams/log", TEXT, body=b"x")
+    async with AsyncExitStack() as stack:
+        raws = [await stack.enter_async_context(connected(server)) for _ in range(count)]
+        for raw in raws:
+            raw.writer.write(data)
+            await asyncio.sleep(0)  # The loop reads it, and has another turn.
+        assert [(await raw.answer()).status for raw in raws] == [204] * count
+    assert taken(server) - before == count
+    made = sum(one.batches for one in server._worker.frontend._endpoints._intakes) - batches
+    assert made <= 0.75 * count
+    assert await content(ask, "/streams/log") == b"01" + b"x" * count
 
 
 async def test_readers_get_what_the_intake_took(ask, server) -> None:

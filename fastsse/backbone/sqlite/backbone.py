@@ -10,7 +10,6 @@ Over 400 lines: it implements one interface, and most of its methods pass work t
 import asyncio
 import contextlib
 import sqlite3
-import threading
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -39,6 +38,7 @@ from fastsse.backbone.sqlite.retention import SqliteRetention
 from fastsse.backbone.sqlite.schema import Connect
 from fastsse.backbone.sqlite.stream_file import load_streams
 from fastsse.backbone.sqlite.verifying import FileVerifier
+from fastsse.backbone.sqlite.wake import Wake
 from fastsse.backbone.sqlite.write_batch import Key, StoreBatch
 from fastsse.backbone.sqlite.writer import (
     Barrier,
@@ -133,7 +133,7 @@ class SqliteBackbone:
         self._known: Final[dict[bytes, int]] = {}
         self._open_topics: Final[set[str]] = set()
         self._repeats = self._losses = 0
-        wake = threading.Event()
+        wake = Wake()
         self._reader: Final = SqliteReader(
             path, self._file.evictions, self._file.damage, self._call, connect
         )

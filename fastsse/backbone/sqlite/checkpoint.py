@@ -11,6 +11,7 @@ from typing import Final
 
 from fastsse.backbone.sqlite.errors import HistoryError
 from fastsse.backbone.sqlite.schema import Connect, open_writing
+from fastsse.backbone.sqlite.wake import Wake
 
 __all__ = ["Checkpointer", "checkpoint"]
 
@@ -30,10 +31,10 @@ class Checkpointer:
     Arguments:
         path: the file.
         connect: opens the connection.
-        wake: called from its thread when a checkpoint ended.
+        wake: set by its thread when a checkpoint ended.
     """
 
-    def __init__(self, path: str, connect: Connect, wake: threading.Event) -> None:
+    def __init__(self, path: str, connect: Connect, wake: Wake) -> None:
         self._path: Final = path
         self._connect: Final = connect
         self._wake: Final = wake

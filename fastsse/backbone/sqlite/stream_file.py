@@ -35,7 +35,7 @@ class StreamFile:
         self.total_bytes = 0
         self.bytes = 0
         self.topics: Final[dict[str, StreamRow | None]] = {}
-        self.late: Final[dict[str, None]] = {}
+        self.late: Final[dict[str, object]] = {}
         self.has_dropped = True
         self._now_ms: Final = now_ms
         self._connection: sqlite3.Connection | None = None
@@ -103,7 +103,7 @@ class StreamFile:
         new = self._new
         written = {topic: new.pop(topic) for topic in self._changed if self._is_due(topic)}
         self.topics.update(new)
-        self.late.update(dict.fromkeys(new))
+        self.late.update(new)
         self._write(written)
         self.bytes += self._new_bytes
         self._drop_new()

@@ -7,7 +7,6 @@ ends. Over 400 lines: normal work and recovery are states of one thread.
 
 import sqlite3
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -33,6 +32,7 @@ from fastsse.backbone.sqlite.position_lease import boot_id, lease_for
 from fastsse.backbone.sqlite.reopening import reopen
 from fastsse.backbone.sqlite.retention import SqliteRetention
 from fastsse.backbone.sqlite.stream_file import load_streams
+from fastsse.backbone.sqlite.wake import Wake
 from fastsse.backbone.sqlite.write_batch import StoreBatch
 from fastsse.backbone.stream_rows import RowChange
 from fastsse.log import get_logger
@@ -58,7 +58,6 @@ IDLE_S: Final = 1.0
 AGAIN_S: Final = 0.5
 # The longest wait for more batches, as a share of the time that the last commit took.
 GATHER_SHARE: Final = 0.3
-GATHER_STEP_S: Final = 0.000_2
 # How often a step of eviction runs while publishers wait.
 TIDY_EVERY_S: Final = 0.01
 # Rows that are written late are written after such a pause, too.
@@ -129,14 +128,14 @@ class WriterLinks:
         call: hands a call over to the loop thread.
         on_stored: called there with the results of batches, in order.
         readers_closed: makes a context in which readers have no connection.
-        wake: the checkpointer's event; it also wakes the writer.
+        wake: wakes the writer; the checkpointer has it, too.
         monotonic_s: a clock that only goes forward.
     """
 
     call: Callable[[Callable[[], None]], None]
     on_stored: Callable[[Stored], None]
     readers_closed: Callable[[], AbstractContextManager[None]]
-    wake: threading.Event
+    wake: Wake
     monotonic_s: Callable[[], float]
 
 
@@ -191,7 +190,9 @@ class Writer:
         self._commit_s = 0.0
         # When a batch was stored last.
         self._stored_s = 0.0
-        self._expected = self._before = 0
+        # Events that it was given, that it took, that the next commit is likely to have, and that
+        # the last one had.
+        self._put_events = self._taken_events = self._expected = self._before = 0
         self.commits = 0
         self.failures = 0
 
@@ -200,7 +201,9 @@ class Writer:
         self._thread.start()
 
     def put(self, work: Work) -> None:
-        """Gives it work; any thread. O(1)."""
+        """Gives it work; any thread, but batches the loop thread alone. O(1)."""
+        if isinstance(work, StoreBatch):
+            self._put_events += len(work.entries)
         self._queue.append(work)
         self._wake.set()
 
@@ -234,9 +237,13 @@ class Writer:
     def _gather(self) -> None:
         """Waits a moment for the publishers that were just answered. If a commit began with the
         first of them, all others would wait for two commits."""
-        deadline_s = self._monotonic_s() + self._commit_s * GATHER_SHARE
-        while len(self._queue) < self._expected and self._monotonic_s() < deadline_s:
-            time.sleep(GATHER_STEP_S)
+        if self._put_events - self._taken_events >= self._expected:
+            return
+        now_s = self._monotonic_s()
+        deadline_s = now_s + self._commit_s * GATHER_SHARE
+        while now_s < deadline_s and self._put_events - self._taken_events < self._expected:
+            self._wake.wait(deadline_s - now_s)
+            now_s = self._monotonic_s()
 
     def _take(self) -> list[Work]:
         """The waiting batches, up to the bound of one transaction."""
@@ -245,6 +252,7 @@ class Writer:
             work.append(queue.popleft())
             if isinstance(work[-1], StoreBatch):
                 events += len(work[-1].entries)
+        self._taken_events += events
         return work
 
     def _store(self, work: list[Work]) -> None:
@@ -299,8 +307,9 @@ class Writer:
         self._stored_s = self._monotonic_s()
         self._commit_s = self._stored_s - began_s
         # Publishers that wait for each answer form two groups if the last group was small.
-        self._expected = max(len(batches), self._before)
-        self._before = len(batches)
+        events = sum([len(batch.entries) for batch in batches])
+        self._expected = max(events, self._before)
+        self._before = events
         self._puts.clear()
         self._touches.clear()
         self._owed = []
