@@ -60,7 +60,7 @@ class SnapshotPages:
 
     def _joined(self) -> Frame | None:
         frames, at, room_bytes = self._frames, self._at, PAGE_BYTES
-        while self._at < len(frames) and (room_bytes > 0 or self._at == at):
+        while self._at < len(frames) and room_bytes > 0:
             room_bytes -= frames[self._at].size
             self._at += 1
         page = join_frames(frames[at : self._at]) if self._at > at else None

@@ -2,6 +2,8 @@
 bounded in bytes."""
 
 import json
+import math
+import sys
 from typing import Any, Final
 from unittest.mock import Mock
 
@@ -9,13 +11,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fastsse._core import raw_frame
 from fastsse.auth.rights import Rights
 from fastsse.config import HistoryOptions
 from fastsse.config.rules import TopicRule
 from fastsse.directives import directives_of
 from fastsse.events import Event
 from fastsse.hub.channels import Channel
+from fastsse.hub.history import PAGE_BYTES
 from fastsse.hub.resume import shared_snapshots
+from fastsse.hub.resume.shared_snapshots import SharedSnapshot, SnapshotCache
 from fastsse.hub.resume.snapshots import STORED_S, Snapshot, Snapshots
 from fastsse.hub.resume.store_queries import StoreQueries
 from fastsse.hub.views import ChannelView
@@ -181,6 +186,125 @@ def test_a_snapshot_is_shared_by_streams_at_different_pages(make_node: MakeNode)
     node.run_until(lambda: slow.stream.last_event_id == quick.stream.last_event_id == last)
     assert slow.data == quick.data
     assert shared_of(node).made_total == 1
+
+
+@pytest.mark.parametrize(
+    ("sizes", "pages"),
+    [
+        ([], [0]),
+        ([500], [500]),
+        ([50, 50, 50], [100, 50]),
+        ([99, 20, 20], [119, 20]),
+        ([500, 500], [500, 500]),
+        ([40, 40, 40, 40, 40], [120, 80]),
+    ],
+)
+def test_a_page_ends_with_the_event_that_fills_it(
+    monkeypatch: pytest.MonkeyPatch, sizes: list[int], pages: list[int]
+) -> None:
+    monkeypatch.setattr(shared_snapshots, "PAGE_BYTES", 100)
+    made = shared_snapshots.SnapshotPages([raw_frame(b"x" * size) for size in sizes])
+    assert (made.events, made.bytes) == (len(sizes), sum(sizes))
+    for _ in range(2):  # The second stream is sent the same frames.
+        read = [made.page(number) for number in range(len(pages))]
+        assert [0 if page is None else page.size for page, _ in read] == pages
+        assert [is_last for _, is_last in read] == [*[False] * (len(pages) - 1), True]
+
+
+def test_a_snapshot_keeps_no_event_that_is_in_its_pages() -> None:
+    frames = [raw_frame(b"x" * 100) for _ in range(2)]
+    made = shared_snapshots.SnapshotPages(frames.copy())
+    before = sys.getrefcount(frames[0])
+    made.page(0)
+    after = sys.getrefcount(frames[0])
+    assert after == before - 1
+
+
+class Cache:
+    """The snapshots of one node's channels, each of one event of 100 bytes."""
+
+    def __init__(self, node: Node) -> None:
+        self.now_s = 1.0
+        self.node = node
+        self.kept = SnapshotCache(node.hub.history, lambda: self.now_s)
+
+    def keep(self, *topics: str, size: int = 100, until_s: float = math.inf, **given: Any) -> Any:
+        """Keeps a snapshot; returns the channel."""
+        channel = self.node.hub.channels.join(topics, given.pop("rights", None))
+        facts = {"topics": 1, "is_complete": True, "is_over": False, "expires_ms": 0, **given}
+        pages = shared_snapshots.SnapshotPages([raw_frame(b"x" * size)])
+        self.kept.keep(channel, 1, SharedSnapshot(pages, until_s=until_s, **facts))
+        return channel
+
+    def found(self, *channels: Channel) -> list[bool]:
+        return [self.kept.find(channel, 1) is not None for channel in channels]
+
+
+def cost_bytes(*names: str, size: int = 100) -> int:
+    return 2 * size + 1_000 + sum(sys.getsizeof(name) + 16 for name in names)
+
+
+def test_each_kept_snapshot_counts_its_pages_and_names(node: Node) -> None:
+    cache = Cache(node)
+    assert (len(cache.kept), cache.kept.bytes, cache.kept.hits) == (0, 0, 0)
+    a = cache.keep("a")
+    assert cache.kept.bytes == cost_bytes("a")
+    granted = cache.keep("a", rights=Rights(subscribe=["secret"]))
+    assert cache.kept.bytes == cost_bytes("a") + cost_bytes("a", "secret")
+    cache.keep("a", size=200)
+    assert cache.kept.bytes == cost_bytes("a", size=200) + cost_bytes("a", "secret")
+    assert cache.found(a, granted) == [True, True]
+    assert cache.kept.hits == 2
+    # The last page is there twice: with the event at its end, and without. Others are there once.
+    cache.kept.clear()
+    cache.keep("a", size=PAGE_BYTES + 5_000)
+    assert cache.kept.bytes == cost_bytes("a", size=PAGE_BYTES) + 5_000
+
+
+def test_a_snapshot_that_holds_no_more_is_dropped(node: Node) -> None:
+    cache = Cache(node)
+    brief = cache.keep("a", until_s=2.0)
+    expiring = cache.keep("b", expires_ms=node.now_ms + 1)
+    cache.now_s = 2.0
+    assert cache.found(brief, expiring) == [True, True]
+    cache.now_s = 2.01
+    assert cache.found(brief, expiring) == [False, True]
+    assert (len(cache.kept), cache.kept.bytes) == (1, cost_bytes("b"))
+    node.now_ms += 1
+    assert cache.found(expiring) == [False]
+    assert (len(cache.kept), cache.kept.bytes) == (0, 0)
+
+
+def test_snapshots_that_were_used_last_are_kept(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = Cache(node)
+    monkeypatch.setattr(shared_snapshots, "_SNAPSHOTS_MAX", 2)
+    a, b = cache.keep("a"), cache.keep("b")
+    assert cache.found(a) == [True]
+    c = cache.keep("c")
+    assert cache.found(a, b, c) == [True, False, True]
+    assert cache.kept.bytes == cost_bytes("a") + cost_bytes("c")
+    monkeypatch.setattr(shared_snapshots, "_SNAPSHOTS_MAX", 100)
+    monkeypatch.setattr(shared_snapshots, "SHARED_BYTES_MAX", cache.kept.bytes)
+    cache.keep("a")
+    assert cache.found(a, c) == [True, True], "the bound itself is allowed"
+    cache.keep("a", size=101)
+    assert cache.found(a, c) == [True, False]
+
+
+def test_a_snapshot_that_is_too_large_is_not_kept(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = Cache(node)
+    name = "n" * 500
+    name_bytes = sys.getsizeof(name) + 16
+    for most, is_kept in ((name_bytes, True), (name_bytes - 1, False)):
+        monkeypatch.setattr(shared_snapshots, "_SNAPSHOT_BYTES_MAX", most)
+        assert cache.found(cache.keep(name)) == [is_kept]
+        assert cache.found(cache.keep("a", size=most)) == [True]
+        assert cache.found(cache.keep("a", size=most + 1)) == [False]
+        cache.kept.clear()
 
 
 def test_kept_snapshots_are_bounded_in_bytes(
