@@ -1,12 +1,16 @@
 """Records bring back what was packed, to the last byte, and nothing that was cut or damaged."""
 
 import struct
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fastsse._batch import EventBatch, SharedFields
+from fastsse._core import load_frame
 from fastsse._records import crc32c
+from fastsse.directives import NO_NOTICE, directives_of
 from fastsse.entries import (
     Extras,
     encode_entries,
@@ -152,6 +156,9 @@ def test_fields_of_unknown_tags_are_skipped() -> None:
         sealed(struct.pack("<QQBBBBI", 5, 7, 0, 0, 0, 0, 0) + b"\n\n"),  # No topic.
         sealed(struct.pack("<QQBBBBI", 5, 7, 0, 0, 1, 0, 0) + b"\xff\xff"),
         sealed(struct.pack("<QQBBBBI", 5, 7, 0, 0, 1, 0, 0) + b"\1\0a"),  # No blank line.
+        sealed(struct.pack("<QQBBBBI", 5, 7, 0, 0, 1, 0, 0) + b"\1\0a\n"),
+        sealed(struct.pack("<QQBBBBI", 5, 7, 0, 0, 1, 1, 0) + b"\1\0a\n\n"),  # Must be 0.
+        sealed(struct.pack("<QQBBBBI", 5, 7, 0, 0, 101, 0, 0) + b"\1\0a" * 101 + b"\n\n"),
     ],
 )
 def test_sealed_records_that_say_what_cannot_be_are_refused(record: bytes) -> None:
@@ -214,6 +221,176 @@ def test_a_draft_is_validated_again() -> None:
             unpack_events(sealed(record[8:].replace(whole, broken)))
         with pytest.raises(ValueError, match="record"):
             unpack_events(record.replace(whole, broken))
+
+
+def draft_of(
+    flags: int = 0,
+    count: int = 1,
+    kind: int = 0,
+    spare: int = 0,
+    retry_ms: int = 0,
+    rest: bytes = b"",
+) -> bytes:
+    """A draft's record without fields."""
+    head = struct.pack("<BBBBII", flags, count, kind, spare, retry_ms, 0)
+    return sealed(head + (rest or b"\1\0ax"))
+
+
+@pytest.mark.parametrize(
+    ("given", "why"),
+    [
+        ({"flags": 2}, "damaged"),
+        ({"flags": 16}, "damaged"),
+        ({"kind": 3}, "damaged"),
+        ({"spare": 1}, "damaged"),
+        ({"count": 0}, "0 topics"),
+        ({"count": 101}, "101 topics"),
+        ({"count": 2}, "cut"),
+        ({"rest": b"\1"}, "cut"),
+        ({"rest": b"\2\0a"}, "cut"),
+    ],
+)
+def test_sealed_drafts_that_say_what_cannot_be_are_refused(given: dict[str, Any], why: str) -> None:
+    assert len(unpack_events(draft_of())) == 1
+    with pytest.raises(ValueError, match=why):
+        unpack_events(draft_of(**given))
+
+
+@pytest.mark.parametrize(
+    ("topic", "problem"),
+    [
+        (b"", "topic"),
+        (b"$a", "topic"),
+        (b"a\x1f", "topic"),
+        (b"a\x7f", "topic"),
+        (b"\xc3", "decode"),
+        (b"t" * 1025, "topic"),
+        (b"t" * 1024, None),
+        (b" ~", None),
+        ("é".encode(), None),
+    ],
+)
+def test_the_topic_of_a_plain_draft_is_checked(topic: bytes, problem: str | None) -> None:
+    record = draft_of(rest=struct.pack("<H", len(topic)) + topic + b"x")
+    if problem is not None:
+        with pytest.raises(ValueError, match=problem):
+            unpack_events(record)
+        return
+    (event,) = unpack_events(record)
+    assert (event.topics, event.data) == ((topic.decode(),), b"x")
+
+
+@pytest.mark.parametrize("at", range(18))
+def test_the_data_of_a_plain_draft_is_utf_8(at: int) -> None:
+    data = bytearray(b"x" * 18)
+    data[at] = 0x80
+    with pytest.raises(ValueError, match="UTF-8"):
+        unpack_events(draft_of(rest=b"\1\0a" + data))
+    data[at] = 0x7F
+    (event,) = unpack_events(draft_of(rest=b"\1\0a" + data))
+    assert event.data == data
+
+
+@pytest.mark.parametrize(
+    ("retry_ms", "again_ms"),
+    [
+        (0, 0),
+        (1, 1_000),
+        (999, 1_000),
+        (1_000, 1_000),
+        (3_600_000, 3_600_000),
+        (3_600_001, 3_600_000),
+    ],
+)
+@pytest.mark.parametrize("flags", [0, 1, 8, 9])
+def test_flags_and_bounded_retries_of_a_plain_draft_come_back(
+    retry_ms: int, again_ms: int, flags: int
+) -> None:
+    (event,) = unpack_events(draft_of(flags, kind=1, retry_ms=retry_ms))
+    assert (event.topics, event.data, event.data_kind) == (("a",), b"x", DATA_JSON)
+    assert (event.retry_ms, event.private) == (again_ms, bool(flags & 1))
+    assert event.id_style == ("uuid" if flags & 8 else "position")
+    assert (event.event, event.id, event.meta, event.directives) == (None, None, None, None)
+
+
+@given(st.lists(drafts, min_size=1, max_size=6))
+def test_what_was_unpacked_is_packed_as_it_was(events: list[Event]) -> None:
+    packed = pack_events(events)
+    assert pack_events(unpack_events(packed)) == packed
+
+
+def test_a_batch_in_columns_is_packed_as_its_events_are() -> None:
+    shared = SharedFields(Event("a", event="tick", meta={"x": 1}, retry=2_000, private=True))
+    named = SharedFields(Event("a", id_style="uuid"))
+    batch = EventBatch()
+    batch.add(("a",), b"plain")
+    batch.add(("a", "b"), b"{}", DATA_JSON, shared)
+    batch.add(("a",), b"own", 0, named, None)
+    batch.add(("a",), b"asked", 0, None, b"mine", directives_of(ttl=5))
+    batch.add(("a",), b"all", DATA_BYTES, shared, b"other", directives_of(key="k"))
+    batch.append(Event("c", "whole", id="third"))
+    packed = pack_events(batch)
+    assert packed == pack_events(list(batch))
+    assert packed == b"".join([pack_events([event]) for event in batch])
+    assert all(map(same_event, unpack_events(packed), list(batch)))
+
+
+@pytest.mark.parametrize(
+    ("topics", "why"),
+    [
+        ((), "1 to 255 topics"),
+        (tuple(map(str, range(256))), "1 to 255 topics"),
+        (("t" * 0x10000,), "too long"),
+    ],
+)
+def test_topics_that_fit_into_no_record_are_refused(topics: tuple[str, ...], why: str) -> None:
+    (entry,) = encode_entries(POSITIONS[:1], [Event("a")])
+    with pytest.raises(ValueError, match=why):
+        pack_entry(entry._replace(topics=topics))
+    pack_entry(entry._replace(topics=tuple(map(str, range(255)))))
+    pack_entry(entry._replace(topics=("t" * 0xFFFF,)))
+
+
+def test_an_entry_without_a_frame_is_refused() -> None:
+    (entry,) = encode_entries(POSITIONS[:1], [Event("a")])
+    with pytest.raises(TypeError, match="frame"):
+        pack_entry(entry._replace(frame=None))
+
+
+@pytest.mark.parametrize(("kind", "again"), [(1, 1), (2, 2), (3, 0), (255, 0), (256, 0)])
+def test_a_data_kind_that_is_not_known_is_text(kind: int, again: int) -> None:
+    (entry,) = unpack_entries(entry_of(field(5, struct.pack("<Q", kind))))
+    assert entry.frame.data_kind == again
+    assert entry.extras is None
+
+
+def test_a_deleted_event_stays_deleted() -> None:
+    (entry,) = encode_entries(POSITIONS[:1], [Event("a", "secret", private=True)])
+    frame = load_frame(NO_NOTICE, entry.position, True, None, False)
+    packed = pack_entry(entry._replace(frame=frame))
+    (again,) = unpack_entries(packed)
+    assert (again.frame.events, again.frame.private, again.extras) == (0, True, None)
+    assert pack_entry(again) == packed
+
+
+@pytest.mark.parametrize(
+    ("head", "rest"),
+    [
+        ((5, 7, 4, 1), b"\1\0adata: x\n\n"),  # Unknown flag.
+        ((1 << 63, 7, 0, 1), b"\1\0adata: x\n\n"),
+        ((5, 7, 0, 0), b"data: x\n\n"),
+        ((5, 7, 0, 101), b"\1\0a" * 101 + b"\n\n"),
+        ((5, 7, 0, 1), b"\1\0adata: x\n"),
+        ((5, 7, 0, 1), b"\1\0adata: x\n\r"),
+        ((5, 7, 0, 1), b"\1\0a\n"),
+    ],
+)
+def test_records_of_format_1_that_say_what_cannot_be_are_refused(
+    head: tuple[int, ...], rest: bytes
+) -> None:
+    body = struct.pack("<QQBB", *head) + rest
+    with pytest.raises(ValueError, match="record"):
+        unpack_entries_1(struct.pack("<I", len(body)) + body)
 
 
 # RFC 3720 B.4, and the check value of the polynomial's catalogue.
