@@ -51,8 +51,11 @@ class StreamTails:
         return f"{format_offset(row.generation)}:{topic}"
 
     def open(self, topic: str, row: StreamRow) -> None:
-        """Call it before a tail of a stream opens."""
-        self._tailed[topic] = row
+        """Call it before a tail of a stream opens. Its row may be older than what was sent to other
+        tails since."""
+        known = self._tailed.get(topic)
+        if known is None or (known.generation, known.tail) < (row.generation, row.tail):
+            self._tailed[topic] = row
 
     def sweep(self) -> None:
         """Records that tailed streams are read. Call it about once a second. O(tailed)."""
