@@ -1,6 +1,8 @@
 """Records bring back what was packed, to the last byte, and nothing that was cut or damaged."""
 
 import struct
+from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -391,6 +393,15 @@ def test_records_of_format_1_that_say_what_cannot_be_are_refused(
     body = struct.pack("<QQBB", *head) + rest
     with pytest.raises(ValueError, match="record"):
         unpack_entries_1(struct.pack("<I", len(body)) + body)
+
+
+@pytest.mark.parametrize("is_cut", [False, True])
+@pytest.mark.parametrize("unpack", [unpack_entries, unpack_events, unpack_entries_1, crc32c])
+def test_a_buffer_is_given_back(unpack: Callable[[bytearray], object], is_cut: bool) -> None:
+    buffer = bytearray(b"\xff\xff" if is_cut else b"")
+    with suppress(ValueError):
+        unpack(buffer)
+    buffer += b"it can grow again"
 
 
 # RFC 3720 B.4, and the check value of the polynomial's catalogue.

@@ -6,10 +6,19 @@ from itertools import pairwise
 
 import pytest
 
-from fastsse._core import encode_frame, native_frames_alive
-from fastsse._hub import Topic, TopicLog, WholeLog, set_cuts
+from fastsse._core import (
+    POLICY_DISCONNECT,
+    POLICY_LATEST,
+    POLICY_SKIP,
+    encode_frame,
+    native_frames_alive,
+)
+from fastsse._hub import Bounds, Channel, Topic, TopicLog, WholeLog, set_cuts, strictest
+from fastsse.auth.rights import Rights
 from fastsse.config import HistoryOptions
 from fastsse.hub.topics import Rules, Topics
+from fastsse.hub.views import ChannelView
+from fastsse.subscriptions import View
 
 
 @pytest.fixture
@@ -91,3 +100,61 @@ def test_no_single_event_closes_more_than_a_block_of_holes(topics: Topics) -> No
     assert 0 < max(before - after for before, after in pairwise(lengths)) <= 256
     assert lengths[-1] < 2560 - 600
     assert [frame.position for frame in whole.after(990)][:10] == [*range(991, 1000), 2200]
+
+
+def test_very_many_older_events_are_found_before_very_many_newer_ones(topics: Topics) -> None:
+    whole, topic, count = WholeLog(), topics.intern("a"), 30_000
+    frames = [encode_frame(b"x", None, None, 0, place) for place in range(1, 2 * count + 1)]
+    for frame in frames[count:]:
+        whole.append(frame, topic)
+    for frame in frames[count : count + 10]:
+        topic.evicted_through = frame.position
+        assert whole.let_go(topic, frame.position)
+    whole.prepend(frames[:count], [topic] * count)
+    assert len(whole) == 2 * count - 10
+    for place in (1, 2, count, count + 11, 2 * count):
+        assert whole.owners_of(place) is topic
+        assert next(whole.after(place - 1)) is frames[place - 1]
+    assert whole.owners_of(count + 10) == ()
+    assert [frame.position for frame in whole.after(count - 1)][:2] == [count, count + 11]
+
+
+def test_the_strictest_policy_of_an_event_s_topics_holds() -> None:
+    def topic(policy: int) -> Topic:
+        return Topic(str(policy), policy + 1, Bounds(1, 1, -1, policy), 0)
+
+    policies = sorted((POLICY_LATEST, POLICY_SKIP, POLICY_DISCONNECT))
+    assert policies == [POLICY_LATEST, POLICY_SKIP, POLICY_DISCONNECT]
+    for first in policies:
+        for second in policies:
+            assert strictest((topic(first), topic(second))) == max(first, second)
+
+
+def test_a_topic_knows_its_channel_and_its_quiet_one_apart(topics: Topics) -> None:
+    topic = topics.intern("a")
+    assert (topic.channel_of(False), topic.channel_of(True)) == (-1, -1)
+    topic.set_channel(False, 5)
+    assert (topic.channel_of(False), topic.channel_of(True)) == (5, -1)
+    topic.set_channel(True, 7)
+    assert (topic.channel_of(False), topic.channel_of(True)) == (5, 7)
+
+
+def test_a_channel_is_as_it_was_made(topics: Topics) -> None:
+    a, b = topics.intern("a"), topics.intern("b")
+    rights, view = Rights(subscribe=["a"]), ChannelView(View(envelope=True), "")
+    one = Channel(3, ("a",), (a,), rights, is_quiet=True, view=view)
+    assert (one.number, one.rights, one.view, one.is_quiet) == (3, rights, view, True)
+    assert (one.selectors, one.topics) == (("a",), (a,))
+    plain = Channel(4, ("a",), (a,), None)
+    assert (plain.rights, plain.view, plain.is_quiet) == (None, None, False)
+    both = Channel(5, ("b", "a"), (b, a), None)
+    assert (both.selectors, both.topics) == (("b", "a"), (b, a))
+    everything = Channel(6, ("*",), None, None)
+    assert (everything.selectors, everything.topics) == (("*",), None)
+    everything.topics = (a,)
+    assert (everything.selectors, everything.topics) == (("*",), (a,))
+    # The text of a channel of one topic is the topic's: it is not kept again.
+    name = "".join(("a", "long name"))
+    long = topics.intern(name)
+    again = Channel(7, ("".join(("a", "long name")),), (long,), None)
+    assert again.selectors[0] is long.name
