@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from fastsse._batch import EventBatch, SharedFields
 from fastsse._core import load_frame
 from fastsse._records import crc32c
-from fastsse.directives import NO_NOTICE, directives_of
+from fastsse.directives import NO_NOTICE, Directives, Producer, RequestKey, directives_of
 from fastsse.entries import (
     Extras,
     encode_entries,
@@ -25,6 +25,7 @@ from fastsse.entries import (
 )
 from fastsse.events import DATA_BYTES, DATA_JSON, DATA_TEXT, Event
 from fastsse.positions import position_at
+from fastsse.streamstate import StreamAsk
 from tests.hub.backbone_contract import EVERY_FIELD, same
 
 POSITIONS = [position_at(1_700_000_000_000) + 7, position_at((1 << 63) - 1) + (1 << 64) - 1]
@@ -321,6 +322,28 @@ def test_what_was_unpacked_is_packed_as_it_was(events: list[Event]) -> None:
     assert pack_events(unpack_events(packed)) == packed
 
 
+ASKED: dict[str, Any] = {
+    "control": b'{"op":"end"}',
+    "key": b"mine",
+    "expect": b"earliest",
+    "request": RequestKey(b"whole", b"d" * 16, 3),
+    "ttl_ms": 5_000,
+    "producer": Producer(b"p" * 16, 7, 8, True),
+    "stream": StreamAsk("append", 9 << 64 | 1, b"seq"),
+}
+
+
+@pytest.mark.parametrize("name", [*ASKED, "all"])
+def test_what_a_draft_asks_comes_back(name: str) -> None:
+    asked = ASKED if name == "all" else {name: ASKED[name]}
+    directives = Directives()._replace(**asked)
+    for others in ({}, {"event": "tick", "id": "own", "meta": {"x": 1}}):
+        event = Event("a", "x", directives=directives, **others)  # type: ignore[arg-type]
+        (again,) = unpack_events(pack_events([event]))
+        assert same_event(again, event)
+        assert again.directives == directives
+
+
 def test_a_batch_in_columns_is_packed_as_its_events_are() -> None:
     shared = SharedFields(Event("a", event="tick", meta={"x": 1}, retry=2_000, private=True))
     named = SharedFields(Event("a", id_style="uuid"))
@@ -356,7 +379,7 @@ def test_topics_that_fit_into_no_record_are_refused(topics: tuple[str, ...], why
 def test_an_entry_without_a_frame_is_refused() -> None:
     (entry,) = encode_entries(POSITIONS[:1], [Event("a")])
     with pytest.raises(TypeError, match="frame"):
-        pack_entry(entry._replace(frame=None))
+        pack_entry(entry._replace(frame=None))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(("kind", "again"), [(1, 1), (2, 2), (3, 0), (255, 0), (256, 0)])
