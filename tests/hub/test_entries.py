@@ -292,6 +292,8 @@ def test_the_data_of_a_plain_draft_is_utf_8(at: int) -> None:
     data[at] = 0x7F
     (event,) = unpack_events(draft_of(rest=b"\1\0a" + data))
     assert event.data == data
+    with pytest.raises(ValueError, match="UTF-8"):
+        unpack_events(draft_of(rest=b"\1\0a" + b"\x80" * (at + 1)))
 
 
 @pytest.mark.parametrize(
