@@ -116,6 +116,8 @@ cdef class HistoryLog:
     cdef readonly object evicted_apart
     # What lies up to here was looked at for the total, and stays.
     cdef Place unspared_after
+    # What lies up to here is kept by exempt topics alone.
+    cdef Place exempt_through
     # Of the last event with several topics.
     cdef tuple last_names
     cdef tuple last_topics
@@ -134,7 +136,8 @@ cdef class HistoryLog:
     cdef bint add_to(self, Topic topic, Frame frame, int64_t cost) except -1
     cdef int trim_topic(self, Topic topic) except -1
     cpdef object fit(self)
-    cpdef object evict_oldest(self, bint spares_exempt=*)
+    cdef bint evict_from_all(self, Py_ssize_t index, bint spares_exempt) except -1
+    cdef bint evict_oldest_spared(self) except -1
     cdef bint evict_oldest_unspared(self) except -1
     cdef bint has_spared(self, Topic topic) noexcept
     cdef int evict_at(self, Topic topic, Place place) except -1

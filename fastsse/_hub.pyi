@@ -282,7 +282,7 @@ class HistoryLog:
     def exempt(self, topic: Topic, rule: Bounds, is_exempt: bool) -> None:
         """Gives a topic a rule. An exempt one is evicted by no total, and does not count for it."""
 
-    def evict_oldest(self, spares_exempt: bool = False) -> bool:
+    def evict_oldest(self) -> None:
         """Evicts the oldest event of all from every topic that keeps it. Raises LookupError when
         there is none."""
 

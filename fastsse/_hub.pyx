@@ -639,24 +639,40 @@ cdef class HistoryLog:
         """Evicts the oldest events until the total is within its bound: first those that no rule
         spares, then those too."""
         while self.bytes - self.exempt_bytes > self.total_bytes:
-            if not self.evict_oldest_unspared() and not self.evict_oldest(True):
+            if not self.evict_oldest_unspared() and not self.evict_oldest_spared():
                 return
 
-    cpdef object evict_oldest(self, bint spares_exempt=False):
-        """Evicts the oldest event of all from every topic that keeps it, except from exempt ones if
-        it spares them; returns whether any topic evicted it."""
-        cdef Place place
-        cdef bint is_evicted = False
+    def evict_oldest(self):
+        """Evicts the oldest event of all from every topic that keeps it."""
         if self.whole.start == len(self.whole.frames):
             raise LookupError("no event is kept")
-        place = self.whole.places[self.whole.start]
-        owners = self.whole.owners[self.whole.start]
+        self.evict_from_all(self.whole.start, False)
+
+    cdef bint evict_from_all(self, Py_ssize_t index, bint spares_exempt) except -1:
+        """Evicts the event there from its topics, except from exempt ones if it spares them; returns
+        whether any topic evicted it."""
+        cdef Place place = self.whole.places[index]
+        cdef bint is_evicted = False
+        owners = self.whole.owners[index]
         for topic in owners if type(owners) is tuple else (owners,):
             if (<Topic>topic).log is not None and not has_evicted(<Topic>topic, place):
                 if not spares_exempt or not (<Topic>topic).is_exempt:
                     self.evict_first(<Topic>topic)
                     is_evicted = True
         return is_evicted
+
+    cdef bint evict_oldest_spared(self) except -1:
+        """Evicts the oldest event that a topic keeps which is not exempt. Events of exempt ones alone
+        are looked at once: O(1) amortized. Returns whether there was one."""
+        cdef Py_ssize_t index = self.whole.start, stop = len(self.whole.frames)
+        if index < stop and not is_above(self.whole.places[index], self.exempt_through):
+            index = self.whole.find(self.exempt_through, True)
+        while index < stop:
+            if self.whole.owners[index] is not None and self.evict_from_all(index, True):
+                return True
+            self.exempt_through = self.whole.places[index]
+            index += 1
+        return False
 
     def exempt(self, Topic topic not None, Bounds rule not None, bint is_exempt):
         cdef int64_t size = 0 if topic.log is None else topic.log.bytes
@@ -666,7 +682,7 @@ cdef class HistoryLog:
         topic.rule = rule
 
     def look_at_all_again(self):
-        self.unspared_after = Place(0, 0)
+        self.unspared_after = self.exempt_through = Place(0, 0)
 
     cdef bint evict_oldest_unspared(self) except -1:
         """Evicts the oldest event from its topics, unless it is one of their newest that stay. Those

@@ -534,6 +534,33 @@ def test_what_the_other_forgot_counts_as_evicted_of_topics_that_live_here() -> N
     assert kept.history.evicted_through(None) == START + 4
 
 
+def test_a_durable_stream_does_not_lift_the_bound_of_what_other_rules_keep() -> None:
+    kept = Kept(TopicRule(match="k/*", keep_last=1), history_total=5_000)
+    history = kept.history
+    history.keeps_streams = True
+    kept.control(b'{"op":"stream-create"}', "old")
+    both = kept.add("old", "k/both")
+    for n in range(20):
+        kept.add(f"k/{n}")
+        if n == 10:
+            kept.control(b'{"op":"stream-create"}', "new")
+            kept.add("new")
+        assert history.bytes - history.exempt_bytes <= 5_000
+    assert kept.read(kept.named("old"), START, None)[-1] == both
+    assert kept.read(kept.named("k/both"), both - 1, None) == []
+    found, _ = kept.newest(kept.template("k/{n}"), 1)
+    assert [*found] == [f"k/{n}" for n in range(20 - len(found), 20)]
+    assert len(kept.read(kept.named("new"), START, None)) == 2
+    # Content of a stream that is deleted makes room; then the others' oldest go on to be evicted.
+    kept.control(b'{"op":"stream-drop"}', "old")
+    for n in range(20):
+        kept.add(f"k/{n}", "k/again")
+        assert history.bytes - history.exempt_bytes <= 5_000
+    found, _ = kept.newest(kept.template("k/{n}"), 1)
+    assert "k/19" in found
+    assert "k/again" in found
+
+
 def test_what_was_deleted_of_a_durable_stream_counts_no_more() -> None:
     kept = Kept()
     history = kept.history
