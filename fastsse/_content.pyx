@@ -13,7 +13,7 @@ cimport cython
 from fastsse._core cimport Frame
 from fastsse.native.crc cimport crc_begin
 from fastsse.native.frame cimport FrameData, frame_body
-from fastsse.native.lines cimport unfold
+from fastsse.native.lines cimport unfold, unfolded_size
 from fastsse.native.record cimport (
     CONTROL, DAMAGED, DATA_KIND, ENTRY_HEAD, EVENT, EXPIRES, KIND_MAX, NUMBER_BYTES, PRIVATE,
     RECORD_HEAD, TAGS, WHOLE, Field, Reader, find_fields, find_sealed)
@@ -53,12 +53,13 @@ cdef struct Body:
     uint64_t ms
     uint64_t n
     uint64_t expires_ms
+    size_t content_size        # of what was appended, where it is known
 
 
 cdef inline Body body_of(FrameData* frame) noexcept nogil:
     return Body(
         frame_body(frame), frame.body_bytes, frame.data_kind, frame.events != 0,
-        frame.position_ms, frame.position_n, frame.expires_ms)
+        frame.position_ms, frame.position_n, frame.expires_ms, 0)
 
 
 cdef inline uint64_t number_at(Field* field) noexcept nogil:
@@ -129,6 +130,33 @@ cdef int find_body(
     return WHOLE
 
 
+cdef const char* data_at(const char* at, const char* end) noexcept nogil:
+    """Where the data of an event begins: behind the first `data: ` at the begin of a line; `end`
+    for none."""
+    while end - at >= FIELD_BYTES:
+        if not memcmp(at, b"data: ", FIELD_BYTES):
+            return at + FIELD_BYTES
+        at = <const char*>memchr(at, c'\n', end - at)
+        if at is NULL:
+            break
+        at += 1
+    return end
+
+
+cdef size_t size_of_content(Body* body) noexcept nogil:
+    """The bytes of one event as it was appended; for base64 that is not clean, at least those."""
+    if body.size < FIELD_BYTES + END_BYTES:
+        return 0
+    cdef const char* end = body.at + body.size - END_BYTES
+    cdef const char* at = data_at(body.at, end)
+    cdef int padding = 0
+    if body.kind != KIND_BYTES:
+        return unfolded_size(at, end)
+    while padding < 2 and end - padding > at and end[-padding - 1] == c'=':
+        padding += 1
+    return <size_t>(end - padding - at) * 3 // 4
+
+
 @cython.final
 cdef class StoredContent:
     cdef list records          # have the bodies
@@ -163,6 +191,8 @@ cdef class StoredContent:
         with nogil:
             while at < end and index < count and wrong == WHOLE:
                 wrong = find_body(buffer, &at, end, topic, size, &self.bodies[index])
+                if wrong == WHOLE:  # Now, because the checksum has it in the cache.
+                    self.bodies[index].content_size = size_of_content(&self.bodies[index])
                 index += 1
         if wrong != WHOLE or at < end:
             raise ValueError("a record is damaged, another's, or one too many")
@@ -183,19 +213,6 @@ cdef class ContentRun:
     def position(self):
         cdef Body* last = &self.stored.bodies[self.count - 1]
         return <object>last.ms << 64 | last.n
-
-
-cdef const char* data_at(const char* at, const char* end) noexcept nogil:
-    """Where the data of an event begins: behind the first `data: ` at the begin of a line; `end`
-    for none."""
-    while end - at >= FIELD_BYTES:
-        if not memcmp(at, b"data: ", FIELD_BYTES):
-            return at + FIELD_BYTES
-        at = <const char*>memchr(at, c'\n', end - at)
-        if at is NULL:
-            break
-        at += 1
-    return end
 
 
 cdef char* write_decoded(char* out, const char* at, const char* end) noexcept nogil:
@@ -233,16 +250,16 @@ cdef char* write_decoded(char* out, const char* at, const char* end) noexcept no
     return out
 
 
-cdef char* write_content(char* out, Body* body) noexcept nogil:
-    """Writes the data of one event as it was appended; returns the end. It is shorter than the
-    event."""
+cdef char* write_content(char* out, const char* room, Body* body) noexcept nogil:
+    """Writes the data of one event as it was appended, of `size_of_content` bytes at most; returns
+    the end. `room`: up to where may be written."""
     if body.size < FIELD_BYTES + END_BYTES:
         return out
     cdef const char* end = body.at + body.size - END_BYTES
     cdef const char* at = data_at(body.at, end)
     if body.kind == KIND_BYTES:
         return write_decoded(out, at, end)
-    return unfold(out, at, end)
+    return unfold(out, room, at, end)
 
 
 cdef inline char* put(char* out, bytes text) noexcept:
@@ -320,6 +337,7 @@ def take_stored(
 # What a page is written to.
 cdef struct Page:
     char* out
+    const char* room           # where it ends
     const char* separator
     size_t separator_bytes
     bint is_first
@@ -330,7 +348,7 @@ cdef inline void put_body(Page* page, Body* body) noexcept nogil:
         memcpy(page.out, page.separator, page.separator_bytes)
         page.out += page.separator_bytes
     page.is_first = False
-    page.out = write_content(page.out, body)
+    page.out = write_content(page.out, page.room, body)
 
 
 cdef void put_run(Page* page, ContentRun run) noexcept:
@@ -341,18 +359,22 @@ cdef void put_run(Page* page, ContentRun run) noexcept:
 
 
 cdef size_t size_of(contents, size_t separator_bytes) except? 0:
-    """At least what the content and its separators take."""
+    """The bytes of the content and its separators, or a few more. It should not be much more: memory
+    of a page that is made smaller goes back to the system, which clears it for the next one."""
     cdef size_t total = 0
     cdef Py_ssize_t index
     cdef ContentRun run
+    cdef Body body
     for one in contents:
         if type(one) is ContentRun:
             run = one
             for index in range(run.count):
-                total += run.stored.bodies[index].size + separator_bytes
+                if is_shown(&run.stored.bodies[index], run.now_ms):
+                    total += run.stored.bodies[index].content_size + separator_bytes
         else:
-            total += (<Frame?>one).data.body_bytes + separator_bytes
-    return total
+            body = body_of((<Frame?>one).data)
+            total += size_of_content(&body) + separator_bytes
+    return total - separator_bytes if total else 0
 
 
 def join_content(
@@ -360,13 +382,14 @@ def join_content(
 ):
     cdef size_t total = PyBytes_GET_SIZE(opening) + PyBytes_GET_SIZE(closing)
     cdef Page page = Page(
-        NULL, PyBytes_AS_STRING(separator), PyBytes_GET_SIZE(separator), True)
+        NULL, NULL, PyBytes_AS_STRING(separator), PyBytes_GET_SIZE(separator), True)
     cdef Body one_body
     cdef PyObject* body
     total += size_of(contents, page.separator_bytes)
     body = new_bytes(NULL, total)
     if body is NULL:
         raise MemoryError
+    page.room = new_begin(body) + total
     page.out = put(new_begin(body), opening)
     for one in contents:
         if type(one) is ContentRun:
@@ -375,7 +398,8 @@ def join_content(
             one_body = body_of((<Frame>one).data)
             put_body(&page, &one_body)
     page.out = put(page.out, closing)
-    _PyBytes_Resize(&body, page.out - new_begin(body))
+    if page.out != page.room:
+        _PyBytes_Resize(&body, page.out - new_begin(body))
     made = <object>body
     Py_DECREF(made)             # `made` has its own reference.
     return made

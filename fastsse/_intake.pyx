@@ -341,7 +341,8 @@ cdef class OpenStream(KnownTarget):
     cdef uint8_t kind
 
     def __init__(self, raw, event, content_type, scope, encode):
-        KnownTarget.__init__(self, None, event)
+        # Without what only other targets need: there may be very many of these.
+        self.topics = event.topics
         self.shared = SharedFields(event.undirected()) if event.private else None
         self.raw, self.content_type, self.scope, self.encode = raw, content_type, scope, encode
         self.asked, self.kind = event.directives, event.data_kind

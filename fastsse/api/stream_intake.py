@@ -6,6 +6,7 @@ changed meanwhile, the process that orders events refuses it, and the request is
 """
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Final
 
 from fastsse._intake import Intake, OpenStream
@@ -78,7 +79,14 @@ class OpenStreams:
             self._by_target.clear()
         scope = producer_key(topic, b"")
         raw = target.raw_path
-        self._by_target[raw] = OpenStream(raw, event, content_type, scope, _ENCODERS[kind])
+        shared = _one_text(content_type)
+        self._by_target[raw] = OpenStream(raw, event, shared, scope, _ENCODERS[kind])
+
+
+@lru_cache(maxsize=1024)
+def _one_text(content_type: bytes) -> bytes:
+    """The same object for equal content types: most streams have one of a few."""
+    return content_type
 
 
 def _single_message(body: bytes) -> bytes | None:

@@ -16,18 +16,38 @@ cdef extern from *:
         return is_named ? at + FASTSSE_DATA_FIELD : at;
     }
 
-    // Short lines are copied as 32 bytes, where those may be read. There is room for them, because
-    // what is written is never more than what was read.
+    // Short lines are copied as 32 bytes, where those may be read and written.
     static inline char *fastsse_copy_line(
-            char *out, const char *at, size_t size, const char *end) {
-        if (size <= 32 && end - at >= 32)
+            char *out, const char *room, const char *at, size_t size, const char *end) {
+        if (size <= 32 && end - at >= 32 && room - out >= 32)
             memcpy(out, at, 32);
         else
             memcpy(out, at, size);
         return out + size;
     }
 
-    static char *fastsse_unfold(char *out, const char *line, const char *end) {
+    static size_t fastsse_unfolded_size(const char *line, const char *end) {
+        const char *at = line;
+        size_t size = (size_t)(end - line);
+    #if defined(__SSE2__)
+        const __m128i feed = _mm_set1_epi8(10);
+        for (; end - at >= 16; at += 16) {
+            __m128i some = _mm_loadu_si128((const __m128i *)at);
+            unsigned marks = (unsigned)_mm_movemask_epi8(_mm_cmpeq_epi8(some, feed));
+            for (; marks; marks &= marks - 1) {
+                const char *behind = at + __builtin_ctz(marks) + 1;
+                size -= (size_t)(fastsse_line_data(behind, end) - behind);
+            }
+        }
+    #endif
+        while (at < end && (at = (const char *)memchr(at, 10, (size_t)(end - at)))) {
+            at++;
+            size -= (size_t)(fastsse_line_data(at, end) - at);
+        }
+        return size;
+    }
+
+    static char *fastsse_unfold(char *out, const char *room, const char *line, const char *end) {
         const char *at = line;
     #if defined(__SSE2__)
         // The places of all line feeds of 16 bytes at once: no step waits for the one before it.
@@ -37,7 +57,7 @@ cdef extern from *:
             unsigned marks = (unsigned)_mm_movemask_epi8(_mm_cmpeq_epi8(some, feed));
             for (; marks; marks &= marks - 1) {
                 const char *behind = at + __builtin_ctz(marks) + 1;
-                out = fastsse_copy_line(out, line, (size_t)(behind - line), end);
+                out = fastsse_copy_line(out, room, line, (size_t)(behind - line), end);
                 line = fastsse_line_data(behind, end);
             }
         }
@@ -45,7 +65,7 @@ cdef extern from *:
             at = line;
     #endif
         while (at < end && (at = (const char *)memchr(at, 10, (size_t)(end - at)))) {
-            out = fastsse_copy_line(out, line, (size_t)(at + 1 - line), end);
+            out = fastsse_copy_line(out, room, line, (size_t)(at + 1 - line), end);
             at = line = fastsse_line_data(at + 1, end);
         }
         memcpy(out, line, (size_t)(end - line));
@@ -53,5 +73,8 @@ cdef extern from *:
     }
     """
     # Writes what stands from a place, behind the name of a field, to the end of the last line;
-    # returns where it ends. There must be room for as much as is read.
-    char* unfold "fastsse_unfold"(char* out, const char* line, const char* end) noexcept nogil
+    # returns where it ends. There must be room for it up to `room`.
+    char* unfold "fastsse_unfold"(
+        char* out, const char* room, const char* line, const char* end) noexcept nogil
+    # How many bytes that writes.
+    size_t unfolded_size "fastsse_unfolded_size"(const char* line, const char* end) noexcept nogil

@@ -1,6 +1,7 @@
 """Content that is read from records where they lie is what the frames of the same events have."""
 
 import asyncio
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -152,3 +153,25 @@ async def test_a_file_gives_all_content_in_pages_and_no_damaged_part(
         found, damaged = await content_of(tail, limit_bytes)
     assert found == b"".join(b"<%d>\n" % n for n in range(count) if n != 7)
     assert damaged == [entries[7].position]
+
+
+@pytest.mark.parametrize("config", [StreamConfig("text/plain"), BINARY, JSON])
+def test_a_page_takes_no_more_memory_than_it_has_while_it_is_made(config: StreamConfig) -> None:
+    body = (
+        b"[%b]" % b",\n".join([b"1"] * 50_000) if config is JSON else b"0123456789abcd\n" * 20_000
+    )
+    events = [Event("s", data, data_kind=kind) for data, kind in pieces_of(config, body)]
+    entries = entries_of(events * (1 if config is JSON else 5))
+    content = stored(entries)
+    runs: list[Content] = []
+    take_stored(content, ALL, 1 << 40, runs)
+    for contents in (runs, [entry.frame for entry in entries]):
+        tracemalloc.start()
+        try:
+            before, _ = tracemalloc.get_traced_memory()
+            page = rendered(config, contents)
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert peak - before < len(page) + 1_000
+        assert len(page) > 50_000
