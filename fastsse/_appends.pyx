@@ -244,6 +244,8 @@ cdef bint has_its_number(Appends appends, Py_ssize_t at, find_producer) except -
         row = appends.producers[key] = find_producer(key)
         if row is None:
             appends.new_keys.append(key)
+        elif row[2] < slot(slot(appends.asked[at], ASKED_STREAM), ASK_GENERATION):
+            row = None                  # It appended to an earlier stream of this name.
     if not refuses_gaps or (row is not None and epoch < row[0]):
         return False
     if sequence != (0 if row is None or epoch > row[0] else row[1] + 1):

@@ -196,7 +196,8 @@ class _Batch:
         if asks_nothing(asked):
             return self._plain(event)
         if asked is not None and asked.producer is not None:
-            found = self._append_of(index, event.topics[0], asked.producer)
+            generation = 0 if asked.stream is None else asked.stream.generation
+            found = self._append_of(index, event.topics[0], asked.producer, generation)
             if found is not None:
                 return found
         if is_control(event):
@@ -227,14 +228,19 @@ class _Batch:
                 return TopicEnded(topic)
         return None
 
-    def _append_of(self, index: int, topic: str, asked: Producer) -> int | Conflict | None:
+    def _append_of(
+        self, index: int, topic: str, asked: Producer, generation: int
+    ) -> int | Conflict | None:
         row = self._appended.get(asked.key)
         if row is not None and row[:2] == (asked.epoch, asked.sequence):
             outcome = None  # One more event of the same append.
         else:
-            row = row or self._producers.find(asked.key)
             if row is None:
-                self._rows_bytes += producer_cost(asked.key)
+                row = self._producers.find(asked.key)
+                if row is None:
+                    self._rows_bytes += producer_cost(asked.key)
+                elif row.position < generation:
+                    row = None  # It appended to an earlier stream of this name.
             outcome = judge_producer(topic, asked, row)
         if isinstance(outcome, ProducerRow):
             return outcome.position

@@ -116,7 +116,7 @@ class ProducerTable:
     def restore(self, key: bytes, row: ProducerRow, time_ms: int) -> None:
         """Notes an append that an entry brings back, unless a newer one is known. O(1)."""
         known = self._rows.get(key)
-        if known is None or known[1][:2] < row[:2]:
+        if known is None or known[1].position < row.position:
             self.add(key, row, time_ms)
 
     def _forget_old(self) -> None:

@@ -648,6 +648,26 @@ class BackboneContract(ABC):
             assert row is not None
             assert (row.generation, row.closed) == (second, 0)
 
+    async def test_producers_of_a_stream_that_was_dropped_begin_again_in_the_next(self) -> None:
+        def numbered(generation: int, epoch: int, sequence: int) -> Event:
+            producer = Producer(producer_key("s", b"p"), epoch, sequence, True)
+            ask = StreamAsk("append", generation)
+            return Event("s", "x", directives=Directives(producer=producer, stream=ask))
+
+        async with self.tail() as tail:
+            (first,) = await tail.append(of_stream("create", "s"))
+            for sequence in range(3):
+                await tail.append(numbered(first, 4, sequence))
+            await tail.append(of_stream("drop", "s", first))
+            (second,) = await tail.append(of_stream("create", "s"))
+            before = len(tail.entries)
+            with pytest.raises(SequenceGap) as caught:
+                await tail.append(numbered(second, 4, 3))
+            assert caught.value.expected == 0
+            places = [await tail.append(numbered(second, 0, sequence)) for sequence in range(3)]
+            assert await tail.append(numbered(second, 0, 2)) == places[2]
+            assert len(tail.entries) == before + 3
+
     async def test_an_event_is_stored_only_if_the_newest_is_the_expected_one(self) -> None:
         async with self.tail() as tail:
             (first,) = await tail.append(expecting("a", "earliest", own_id="one"))

@@ -147,8 +147,11 @@ local function has_room_for_producers(bytes)
 end
 
 -- The row that makes an append a repeat, nil when it is new; or false, why it is refused, and what
--- there is instead.
+-- there is instead. A row from before the stream was created is of an earlier stream of this name.
 local function judge_producer(wants, row)
+  if row and wants.stream and type(row.id) == 'string' and is_above(wants.stream.g, row.id) then
+    row = nil
+  end
   if row and wants.epoch < row.epoch then return false, 'fenced', string.format('%.0f', row.epoch) end
   local expected = row and wants.epoch == row.epoch and row.sequence + 1 or 0
   if row and wants.epoch == row.epoch and wants.sequence < expected then return row end
