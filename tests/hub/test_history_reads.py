@@ -534,6 +534,35 @@ def test_what_the_other_forgot_counts_as_evicted_of_topics_that_live_here() -> N
     assert kept.history.evicted_through(None) == START + 4
 
 
+def test_no_more_of_what_rules_keep_is_evicted_than_the_total_needs() -> None:
+    kept = Kept(TopicRule(match="k/*", keep_last=2), history_total=6_000)
+    history = kept.history
+    for n in range(40):
+        kept.add(f"k/{n % 10}")
+        kept.add("other")
+        assert history.bytes <= 6_000
+        if n > 10:
+            assert history.bytes > 4_500
+    found, _ = kept.newest(kept.template("k/{n}"), 2)
+    assert all(len(places) <= 2 for places in found.values())
+    assert list(kept.newest(kept.named("other"), 9)[0].values()) == [], "it goes first"
+
+
+def test_a_deletion_says_whether_there_was_an_event() -> None:
+    kept = Kept(history_events=3)
+    history = kept.history
+    gone, first, both, last = kept.add("a"), kept.add("a"), kept.add("a", "b"), kept.add("a")
+    assert [history.blank(place) for place in (gone, last + 1, START)] == [False] * 3
+    assert history.blank(first)
+    assert not history.blank(first), "it is blank already"
+    topic = kept.topics.intern("a")
+    assert history.purge(topic, both) == 1
+    assert history.purge(topic, last) == 1
+    assert history.purge(topic, last) == 0
+    assert history.purge(kept.topics.intern("never"), last) == 0
+    assert not history.has_events("b")
+
+
 def test_a_durable_stream_does_not_lift_the_bound_of_what_other_rules_keep() -> None:
     kept = Kept(TopicRule(match="k/*", keep_last=1), history_total=5_000)
     history = kept.history
@@ -549,6 +578,7 @@ def test_a_durable_stream_does_not_lift_the_bound_of_what_other_rules_keep() -> 
     assert kept.read(kept.named("old"), START, None)[-1] == both
     assert kept.read(kept.named("k/both"), both - 1, None) == []
     found, _ = kept.newest(kept.template("k/{n}"), 1)
+    assert 3 < len(found) < 10
     assert [*found] == [f"k/{n}" for n in range(20 - len(found), 20)]
     assert len(kept.read(kept.named("new"), START, None)) == 2
     # Content of a stream that is deleted makes room; then the others' oldest go on to be evicted.

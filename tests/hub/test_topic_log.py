@@ -158,3 +158,35 @@ def test_a_channel_is_as_it_was_made(topics: Topics) -> None:
     long = topics.intern(name)
     again = Channel(7, ("".join(("a", "long name")),), (long,), None)
     assert again.selectors[0] is long.name
+
+
+@pytest.mark.parametrize("is_whole", [False, True])
+def test_what_follows_the_front_is_found_when_that_is_cut_off(
+    topics: Topics, is_whole: bool
+) -> None:
+    whole, log, topic = WholeLog(), TopicLog(), topics.intern("a")
+    last = 0
+    for leaving in range(1, 400):
+        while last < leaving + 80:
+            last += 1
+            frame = encode_frame(b"x", None, None, 0, last)
+            whole.append(frame, topic)
+            log.frames.append(frame)
+        if is_whole:
+            assert whole.let_go(topic, leaving)
+            assert whole.first() == (leaving + 1, topic)
+            assert len(whole) <= 2 * 81 + 2
+            assert (whole.owners_of(leaving), whole.owners_of(last)) == ((), topic)
+        else:
+            assert log.drop_first().position == leaving
+            assert log.kept == last - leaving
+        kept = whole if is_whole else log
+        places = list(range(leaving + 1, last + 1))
+        assert [frame.position for frame in kept.after(0)] == places
+        assert [frame.position for frame in kept.after(leaving + 40)] == places[40:]
+        assert [frame.position for frame in kept.newest_first()] == places[::-1]
+        if is_whole:
+            owned = [(frame.position, owner) for frame, owner in whole.owned_after(leaving + 1)]
+            assert owned == [(place, topic) for place in places[1:]]
+            owned = [(frame.position, owner) for frame, owner in whole.owned_newest_first()]
+            assert owned == [(place, topic) for place in places[::-1]]

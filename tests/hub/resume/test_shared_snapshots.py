@@ -275,6 +275,15 @@ def test_a_snapshot_that_holds_no_more_is_dropped(node: Node) -> None:
     assert (len(cache.kept), cache.kept.bytes) == (0, 0)
 
 
+def test_a_snapshot_from_before_older_events_were_inserted_is_dropped(node: Node) -> None:
+    cache, history = Cache(node), node.hub.history
+    history.expected_through = history.head
+    channel = cache.keep("a")
+    assert cache.found(channel) == [True]
+    history.expected_through = 0
+    assert cache.found(channel) == [False]
+
+
 def test_snapshots_that_were_used_last_are_kept(
     node: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
