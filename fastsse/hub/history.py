@@ -444,11 +444,14 @@ class History(HistoryLog):
         if gone_through := older.cut():
             self.note_gone(gone_through)
         for topic, log in older.logs.items():
+            is_exempt = topic.is_exempt
+            self.exempt(topic, topic.rule, False)
             if topic.log is not None:
                 topic.log.prepend(log)
             elif log.frames:
                 topic.log = log
                 self.bytes += TOPIC_COST_BYTES
+            self.exempt(topic, topic.rule, is_exempt)  # With the older events.
         self.whole.prepend(older.frames, older.owners)
         self.look_at_all_again()
         ahead = ((one.time_ms, one.position) for one in older.frames if one.lead_ms > 0)

@@ -161,6 +161,16 @@ def test_the_newest_events_are_counted_without_those_that_are_not_shown(
     assert kept.newest(selection, 2) == ({"a": [some.last, some.brief]}, is_named)
 
 
+def test_a_page_is_at_most_so_many_bytes_but_one_event() -> None:
+    kept = Kept()
+    added = [kept.add("a") for _ in range(3)]
+    size = kept.history.page(None, START).frames[0].size
+    for limit_bytes, count in ((0, 1), (size, 1), (2 * size - 1, 1), (2 * size, 2), (9 * size, 3)):
+        page = kept.history.page(None, START, limit_bytes)
+        assert [frame.position for frame in page.frames] == added[:count]
+        assert (page.through, page.is_last) == (added[count - 1], count == 3)
+
+
 def test_a_look_ends_after_so_many_hidden_events(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "LEFT_OUT_MAX", 3)
     kept = Kept()
@@ -512,6 +522,48 @@ def test_a_deletion_that_came_first_is_of_the_events_that_follow_it() -> None:
     handed_over(kept, [Event("a", "deleted"), Event("a", "x")], Evictions({}, START, START))
     frames = kept.history.page(None, START).frames
     assert [frame.position for frame in frames if frame.events] == [START + 2]
+
+
+def test_the_newest_public_event_may_be_one_of_another_process() -> None:
+    for are_private, newest in (((False, True), 1), ((True, True), 0), ((True, False), 2)):
+        kept = Kept()
+        kept.history.expect(START + 2)
+        kept.add("a", private=True)
+        older = [Event("a", "x", private=one) for one in are_private]
+        handed_over(kept, older, Evictions({}, START, START))
+        assert kept.history.public_head == START + newest
+    kept = Kept()
+    kept.history.expect(START + 2)
+    public = kept.add("a")
+    handed_over(kept, [Event("a", "x")] * 2, Evictions({}, START, START))
+    assert kept.history.public_head == public
+
+
+def test_events_that_their_topic_evicted_on_their_way_are_gone() -> None:
+    kept = Kept()
+    kept.history.expect(START + 3)
+    events = [Event("a", "x", id="mine"), Event("a", "x"), Event("b", "x")]
+    handed_over(kept, events, Evictions({"a": START + 2}, START, START))
+    assert kept.read(None, START, None) == [START + 3]
+    assert kept.history.find(b"mine") is None
+    assert kept.history.evicted_through(None) == START + 2
+    assert kept.history.evicted_through(kept.named("b")) == START
+
+
+def test_a_topic_that_became_a_durable_stream_meanwhile_counts_as_one_with_its_older_events() -> (
+    None
+):
+    kept = Kept()
+    history = kept.history
+    history.keeps_streams = True
+    history.expect(START + 2)
+    kept.control(b'{"op":"stream-create"}', "s")
+    handed_over(kept, [Event("s", "x"), Event("a", "x")], Evictions({}, START, START))
+    topic = kept.topics.intern("s")
+    assert topic.is_exempt
+    assert history.exempt_bytes == topic.log.bytes
+    kept.control(b'{"op":"stream-drop"}', "s")
+    assert history.exempt_bytes == 0
 
 
 def test_events_of_another_process_stay_within_the_bound_of_all() -> None:
