@@ -26,6 +26,7 @@ from fastsse.http.request import Request
 from fastsse.http.responses import Response
 from fastsse.http.router import BELOW, Exchange, Route
 from fastsse.hub import Published
+from fastsse.streamoffsets import NOW
 from fastsse.streams.fields import (
     ReadRequest,
     content_type_of,
@@ -49,7 +50,7 @@ def stream_routes(routes: "StreamRoutes", path: str) -> dict[bytes, dict[bytes, 
     """The routes below a path."""
     return {
         path.encode() + BELOW: {
-            b"GET": Route(routes.read),
+            b"GET": Route(routes.read, streams=True),
             b"PUT": Route(routes.create, routes.admit),
             b"POST": Route(routes.append, routes.admit),
             b"DELETE": Route(routes.delete),
@@ -192,9 +193,14 @@ class StreamRoutes:
         asked = ReadRequest(0, "", None)
         if request.method != b"HEAD":
             asked = read_request(request.target.pairs)
+        if not exchange.may_wait and not self._opens_now(asked):
+            return
+        is_within = True
 
         def allowed(rights: Rights | None) -> None:
             def found(row: StreamRow | FastsseError) -> None:
+                if not is_within and not exchange.may_wait:
+                    return  # The connection has called this again meanwhile.
                 if isinstance(row, FastsseError):
                     exchange.fail(problem_of_stream(row))
                     return
@@ -209,6 +215,12 @@ class StreamRoutes:
 
         then = self._gate.authorization.subscriber((topic,), request, exchange, allowed)
         self._access.subscriber(request, exchange, then)
+        is_within = False
+
+    def _opens_now(self, asked: ReadRequest) -> bool:
+        """Whether a read is likely to become an event stream within the call."""
+        is_tail = asked.live == "sse" and asked.offset == NOW
+        return is_tail and self._streams.finder.answers_at_once
 
     def _check_rights(self, topic: str, row: StreamRow, rights: Rights | None) -> None:
         is_private = row.config.private or self._is_private(topic)

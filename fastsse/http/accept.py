@@ -118,10 +118,11 @@ class Acceptor:
         except FastsseError:
             self._renew_parser()
             return False
-        if wanted.subscription is None:
+        subscription = wanted.taken()
+        if subscription is None:
             return False
         stream_request = context.stream_request(
-            wanted.subscription, wanted.rights, request, name, _number_of(sock)
+            subscription, wanted.rights, request, name, _number_of(sock)
         )
         self._take(sock, stream_request, request)
         return True
@@ -189,6 +190,12 @@ class _StreamProbe:
     def stream(self, subscription: Subscription, rights: Rights | None = None) -> None:
         self.subscription = subscription
         self.rights = rights
+
+    def taken(self) -> Subscription | None:
+        """The subscription, which is forgotten: what it was made of may refer to this exchange, and
+        would be garbage in a circle."""
+        subscription, self.subscription = self.subscription, None
+        return subscription
 
     def turn_away(self, subscription: Subscription, why: StreamRefused) -> None:
         pass

@@ -50,6 +50,8 @@ __all__ = ["ClosedStream", "Head", "Inspected", "Streams", "may_be_stream_id"]
 log = get_logger("hub")
 # Distinct response heads that are cached. They differ by coding and CORS origin, so there are few.
 OPENINGS_MAX = 64
+# A first frame of a tail that is kept, for the next one, has at most so much behind its head.
+SHARED_BYTES_MAX: Final = 1024
 _REVOKED: Final = REASONS.index("revoked")
 _NO_OPTIONS: Final[dict[str, Any]] = {}
 _STREAM_ID: Final = re.compile(rb"[0-9a-f]{32}")
@@ -123,6 +125,8 @@ class Streams:
         self._tokens = TokenTable()
         self._openings: dict[tuple[bytes, bool, int, Dialect], Frame] = {}
         self._openings_place = -1
+        # The first frame of the last tail, with what it was made of.
+        self._shared_first: tuple[tuple[bytes, bytes, bool], Frame] | None = None
         #: Facts of open streams for operators; None: they are not kept.
         self.connections: Connections | None = None
         #: Whether tokens can be renewed and revoked. If not, a stream whose rights have no end
@@ -284,10 +288,20 @@ class Streams:
         head, chunked = answer
         assert isinstance(head, bytes)
         block, is_over = subscription.begin()
-        first = (first_frame(head, block, chunked),)
-        self._sender.attach(handle, fd, channel.number, chunked, True, first, **options)
+        first = self._first_of_tail(head, block, chunked)
+        self._sender.attach(handle, fd, channel.number, chunked, True, (first,), **options)
         if is_over:
             self._sender.close(handle, REASON_ENDED, None, True)
+
+    def _first_of_tail(self, head: bytes, block: bytes, chunked: bool) -> Frame:
+        """The first frame of a tail; tails that open one after the other mostly share it."""
+        asked = head, block, chunked
+        if self._shared_first is not None and self._shared_first[0] == asked:
+            return self._shared_first[1]
+        first = first_frame(head, block, chunked)
+        if len(block) <= SHARED_BYTES_MAX:
+            self._shared_first = asked, first
+        return first
 
     def _note_bearer(self, handle: int, channel: int, rights: Rights, is_notified: bool) -> None:
         """Notes the token of a stream. The descriptor was given away, so nothing is raised."""

@@ -26,6 +26,7 @@ class StreamFinder:
 
     Attributes:
         on_expired: called with topic and row of an expired stream that was found.
+        answers_at_once: the last rows that `find_readable` asked for came within the call.
     """
 
     def __init__(
@@ -33,6 +34,7 @@ class StreamFinder:
     ) -> None:
         self.now_ms: Final = now_ms
         self.on_expired: Callable[[str, StreamRow], None] | None = None
+        self.answers_at_once = True
         self._hub: Final = hub
         self._plain: Final = plain
         self._touched: Final[dict[str, int]] = {}
@@ -45,14 +47,17 @@ class StreamFinder:
         """As `find`, and with a row for a topic that was not created as a stream, if such are
         served."""
         plain = self._plain
+        is_within = True
 
         def found(rows: dict[str, StreamRow] | FastsseError) -> None:
+            self.answers_at_once = is_within
             if plain is None or isinstance(rows, FastsseError) or topic in rows:
                 self._found(topic, rows, done)
             else:
                 plain.find(topic, done)
 
         self._hub.find_streams((topic,), found)
+        is_within = False
 
     def _found(
         self,

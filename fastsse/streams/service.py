@@ -38,7 +38,7 @@ class DurableStreams:
         cursors: give the cursors of answers.
         waiters: long-polls that wait.
         tails: event streams that wait.
-        find, find_readable, find_here, touch: of StreamFinder.
+        finder: finds rows; find, find_readable, find_here and touch are its own.
         create, append, delete: of StreamCreator, StreamAppender and StreamRemover.
     """
 
@@ -53,6 +53,7 @@ class DurableStreams:
         self.cursors: Final = Cursors(now_ms)
         self.waiters: Final = Waiters(poll_s)
         self.tails: Final = StreamTails(hub, self.cursors, self.waiters, finder.touch)
+        self.finder: Final = finder
         self.find: Final = finder.find
         self.find_readable: Final = finder.find_readable
         self.find_here: Final = finder.find_here

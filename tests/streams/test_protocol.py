@@ -2,11 +2,15 @@
 of the protocol's authors tests the rest (`test_suite.py`)."""
 
 import asyncio
+import gc
 import json
+from contextlib import AsyncExitStack
 
 import pytest
 
+from fastsse.api.stream_reads import StreamRead
 from fastsse.config import Config
+from fastsse.http import accept
 from fastsse.server import Server
 from tests.auth.minting import SECRET, grants, mint
 from tests.http.conftest import asked
@@ -161,6 +165,72 @@ async def test_tails_of_a_stream_that_is_deleted_end(ask, server) -> None:
         assert (await stream.next()).type == "control"
         assert (await ask("DELETE", "/streams/gone")).status == 204
         await stream.to_end()
+
+
+async def test_a_tail_at_the_end_of_a_stream_opens_without_a_transport(
+    ask, server, monkeypatch
+) -> None:
+    made: list[object] = []
+    make = accept.Connection
+    monkeypatch.setattr(accept, "Connection", lambda *given: made.append(given) or make(*given))
+    await created(ask, "/streams/log")
+    made.clear()
+    async with connected(server) as now, connected(server) as begin:
+        first = await tail(now, "/streams/log?offset=now&live=sse")
+        assert json.loads((await first.next()).data)["upToDate"]
+        assert made == []
+        # What may be a page, or no stream at all, is read by a connection.
+        second = await tail(begin, "/streams/log?offset=-1&live=sse")
+        await second.next()
+        assert len(made) == 1
+        await ask("POST", "/streams/log", TEXT, body=b"x")
+        for stream in (first, second):
+            assert [(await stream.next()).type for _ in "12"] == ["data", "control"]
+    assert (await ask("GET", "/streams/none?offset=now&live=sse")).status == 404
+    assert (await ask("GET", "/streams/log?offset=now&live=other")).status == 400
+    await ask("POST", "/streams/log", CLOSED)
+    closed = await ask("GET", "/streams/log?offset=now&live=sse")
+    assert b'"streamClosed":true' in closed.body
+
+
+async def test_opening_a_tail_leaves_no_circle_of_objects(ask, server) -> None:
+    await created(ask, "/streams/log")
+    gc.collect()
+    gc.disable()
+    try:
+        async with AsyncExitStack() as stack:
+            for offset in ("now", "-1") * 3:
+                raw = await stack.enter_async_context(connected(server))
+                stream = await tail(raw, f"/streams/log?offset={offset}&live=sse")
+                await stream.next()
+            await asyncio.sleep(0)  # Transports report their end in a turn of its own.
+            assert [one for one in gc.get_objects() if isinstance(one, StreamRead)] == []
+    finally:
+        gc.enable()
+
+
+async def test_tails_that_open_alike_share_their_first_frame(ask, server) -> None:
+    await created(ask, "/streams/log")
+    streams = server._worker._hub.streams
+    async with AsyncExitStack() as stack:
+
+        async def opened(offset: str = "now") -> object:
+            raw = await stack.enter_async_context(connected(server))
+            stream = await tail(raw, f"/streams/log?offset={offset}&live=sse")
+            first.append((await stream.next()).data)
+            return streams._shared_first
+
+        first: list[str] = []
+        frames = [await opened() for _ in range(3)]
+        assert frames[0] is frames[1] is frames[2]
+        assert first[0] == first[1] == first[2]
+        await ask("POST", "/streams/log", TEXT, body=b"x" * 2_000)
+        moved = await opened()
+        assert moved is not frames[0]
+        assert first[3] != first[0]
+        # A large one is not kept.
+        assert await opened("-1") is moved
+        assert first[4] == "x" * 2_000
 
 
 async def test_a_tail_leaves_nothing_behind_when_its_last_stream_is_gone(ask, server) -> None:
