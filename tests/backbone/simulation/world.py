@@ -59,7 +59,7 @@ class World:
     async def run(self) -> None:
         """Some lives; raises Violation."""
         is_innocent = True
-        with tempfile.TemporaryDirectory(dir=_scratch()) as folder:
+        with tempfile.TemporaryDirectory(dir=scratch()) as folder:
             self._boot_id = Path(folder, "boot_id")
             self._boot_id.write_text("start")
             for number in range(self.chance.randint(2, 4)):
@@ -290,6 +290,6 @@ def run_seed(seed: int) -> tuple[int, str | None]:
     return seed, None
 
 
-def _scratch() -> str | None:
+def scratch() -> str | None:
     """Memory, where it is there: what a sync means is simulated."""
     return "/dev/shm" if Path("/dev/shm").is_dir() else None
