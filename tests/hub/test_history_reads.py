@@ -480,6 +480,14 @@ def test_an_id_names_its_position_or_the_event_of_a_publisher() -> None:
     assert history.place_of_id(format_position(START + 9)) == START + 9
 
 
+@pytest.mark.parametrize("text", ["mine", " mine", "mine ", " mine ", "\tmine", "m"])
+def test_an_id_is_found_as_a_header_brings_it_back(text: str) -> None:
+    kept = Kept()
+    place = kept.add("a", id=text)
+    assert kept.history.find(text.strip().encode()) == place
+    assert kept.history.find(text.encode()) == place
+
+
 def test_evictions_of_events_about_subscriptions_concern_readers_with_grants_alone() -> None:
     kept = Kept(history_events=1)
     topic = "/.well-known/mercure/subscriptions/a/b"
@@ -598,6 +606,36 @@ def test_no_more_of_what_rules_keep_is_evicted_than_the_total_needs() -> None:
     found, _ = kept.newest(kept.template("k/{n}"), 2)
     assert all(len(places) <= 2 for places in found.values())
     assert list(kept.newest(kept.named("other"), 9)[0].values()) == [], "it goes first"
+
+
+@pytest.mark.parametrize("is_deleted", [False, True])
+def test_what_is_gone_counts_no_more(is_deleted: bool) -> None:
+    kept = Kept()
+    history = kept.history
+    for given in ({"meta": {"x": 1}}, {"directives": directives_of(key="mine")}, {"id": "own"}):
+        place = kept.add("a", "b")
+        history.take(encode_entries([place + 1], [Event("a", "x", **given)], START_MS))  # type: ignore[arg-type]
+        if is_deleted:
+            assert history.blank(place + 1)
+    for name in ("a", "b"):
+        history.evict_through(kept.topics.intern(name), history.head)
+    assert (history.bytes, history.events, history.exempt_bytes) == (0, 0, 0)
+
+
+def test_what_was_kept_and_evicted_is_counted_by_rule() -> None:
+    kept = Kept(TopicRule(match="k/*", history_events=1))
+    for topics in (("k/1",), ("k/1", "k/2"), ("other",)):
+        kept.add(*topics)
+    (frame, *_) = kept.history.page(kept.named("other"), START).frames
+    counted = kept.topics.rules.counters()
+    assert counted == {
+        "topic_rule_events_default": 1,
+        "topic_rule_bytes_default": frame.size,
+        "topic_rule_evicted_default": 0,
+        "topic_rule_events_k/*": 3,
+        "topic_rule_bytes_k/*": 3 * frame.size,
+        "topic_rule_evicted_k/*": 1,
+    }
 
 
 def test_a_deletion_says_whether_there_was_an_event() -> None:
