@@ -270,7 +270,8 @@ class Hub(PublishPath):
             judged = outcome if isinstance(outcome, JudgedPositions) else None
             duplicates = 0 if judged is None else judged.duplicates
             count = sum([not is_control(event) for event in events]) if ends else len(events)
-            self.events_published += count - duplicates
+            # The end of a stream has the number of its last append, so it is a repeat, too.
+            self.events_published += max(0, count - duplicates)
             positions = [outcome[at] for at in places] if ends else outcome
             published = Published(positions, events, duplicates)
             if judged is not None:

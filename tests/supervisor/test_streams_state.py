@@ -64,6 +64,30 @@ async def test_heads_ends_producers_and_sequences_are_the_same_after_a_kill(
         await check_contents(client, service.url)
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_a_repeat_of_the_append_that_closed_a_stream_is_answered_after_a_kill(
+    serve: Callable[..., Awaitable[Service]], tmp_path: Path, workers: int
+) -> None:
+    options = ("--store", f"sqlite:{tmp_path}/h.db", "--workers", str(workers))
+    head = TEXT | {"Producer-Id": "p", "Producer-Epoch": "0", "Producer-Seq": "0"}
+    head["Stream-Closed"] = "true"
+    async with httpx.AsyncClient(trust_env=False, timeout=30) as client:
+        service = await serve(*options)
+        stream = f"{service.url}/streams/s"
+        assert (await client.put(stream, headers=TEXT)).status_code == 201
+        assert (await client.post(stream, content="all", headers=head)).status_code == 200
+        for pid in (*service.children()["hub"], service.process.pid):
+            os.kill(pid, signal.SIGKILL)
+        await service.ended()
+        # Nothing was published by the new processes.
+        service = await serve(*options)
+        stream = f"{service.url}/streams/s"
+        for _ in range(2):
+            again = await client.post(stream, content="all", headers=head)
+            assert (again.status_code, again.headers["stream-closed"]) == (204, "true")
+        assert (await client.get(stream)).text == "all"
+
+
 async def check_contents(client: httpx.AsyncClient, url: str) -> None:
     for n in range(STREAMS):
         stream = f"{url}/streams/s{n}"
