@@ -16,7 +16,7 @@ from fastsse.backbone.sqlite.errors import HistoryError, trouble_of
 from fastsse.backbone.sqlite.file import HistoryFile
 from fastsse.backbone.sqlite.places import position_of
 from fastsse.backbone.sqlite.repair import repair
-from fastsse.backbone.sqlite.transfer import export_lines, import_lines
+from fastsse.backbone.sqlite.transfer import count_streams, export_lines, import_lines
 from fastsse.backbone.sqlite.trimming import Bounds, trim
 from fastsse.cli import EXIT_FAILED
 from fastsse.cli.clientoptions import read_duration
@@ -76,10 +76,18 @@ def repair_command(path: str) -> None:
 def export_command(path: str) -> None:
     """Write all events of a file to standard output, a line of JSON for each event.
 
-    A server may use the file at the same time.
+    A server may use the file at the same time. Durable streams are exported as topics: a copy of
+    the files of a stopped server keeps them.
     """
     for line in export_lines(path):
         sys.stdout.buffer.write(line + b"\n")
+    streams = count_streams(path)
+    if streams:
+        click.echo(
+            f"The file has {counted(streams, 'durable stream')}, exported as plain topics: an"
+            " import brings their events back, not the streams.",
+            err=True,
+        )
 
 
 @history.command("import")

@@ -6,7 +6,7 @@ moves positions back: the next position is higher than all that the file ever us
 imported.
 
 An event has all topics that it was published to, because rights depend on them. A topic that
-evicted the event does not get it back.
+evicted the event does not get it back. A durable stream becomes a plain topic.
 """
 
 import sqlite3
@@ -21,7 +21,7 @@ from fastsse.backbone.sqlite.errors import HistoryError
 from fastsse.backbone.sqlite.file import HistoryFile
 from fastsse.backbone.sqlite.inserts import store_kept, store_lost
 from fastsse.backbone.sqlite.places import fits, place_of, position_of
-from fastsse.backbone.sqlite.schema import State, open_reading, read_state, unpacker
+from fastsse.backbone.sqlite.schema import State, open_reading, read_state, unpacker, versions
 from fastsse.backbone.sqlite.upgrade import LOST_RECORD
 from fastsse.directives import BLANK, Directives, read_control
 from fastsse.entries import Entry, encode_entries, pack_entry
@@ -35,7 +35,7 @@ from fastsse.positions import (
     uuid_of_position,
 )
 
-__all__ = ["BadExportLine", "Imported", "export_lines", "import_lines"]
+__all__ = ["BadExportLine", "Imported", "count_streams", "export_lines", "import_lines"]
 
 FORMAT: Final = 1
 _NO_PLACE: Final = "0-0"
@@ -81,6 +81,21 @@ def export_lines(path: str) -> Iterator[bytes]:
     except (sqlite3.Error, UnicodeError, ValueError, TypeError) as error:
         why = f"can't be read: {error} (`fastsse history repair` keeps what is whole)"
         raise HistoryError(path, why) from error
+    finally:
+        connection.close()
+
+
+def count_streams(path: str) -> int:
+    """The durable streams of a file. An export has their content as events of topics, but not what
+    makes them streams. Raises HistoryError."""
+    connection = open_reading(path)
+    try:
+        if versions(connection)[1] < 2:
+            return 0
+        (count,) = connection.execute("SELECT count(*) FROM stream").fetchone()
+        return int(count)
+    except sqlite3.Error as error:
+        raise HistoryError(path, f"can't be read: {error}") from error
     finally:
         connection.close()
 
