@@ -7,11 +7,10 @@ under way has become is found out by trying: all of it or nothing, in the order 
 """
 
 import asyncio
-import logging
 import sqlite3
 import tempfile
-import traceback
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -39,7 +38,7 @@ from fastsse.streamstate import StreamRow
 from tests.backbone.simulation.disk import Image, SimulatedDisk
 from tests.backbone.simulation.readers import Violation
 from tests.backbone.simulation.streams_model import Model, Seen, Step, Stream
-from tests.backbone.simulation.world import DEADLINE_S, FAULTS, START_MS, scratch
+from tests.backbone.simulation.world import DEADLINE_S, FAULTS, START_MS, run_seed, scratch
 
 NAMES = ("a", "b", "c", "d", "e")
 TYPE = "text/plain"
@@ -366,16 +365,5 @@ class StreamsLife:
                 raise outcome
 
 
-def run_streams_seed(seed: int) -> tuple[int, str | None]:
-    """One seed, in a loop of its own; returns its report when a promise was not kept."""
-    logging.disable(logging.CRITICAL)
-    world = StreamsWorld(seed)
-    try:
-        asyncio.run(world.run())
-    except Exception:
-        story = "\n  ".join([f"acknowledged when {world.ack}", *world.story])
-        return seed, f"{traceback.format_exc()}\n  {story}"
-    finally:
-        position_lease.boot_id.cache_clear()
-        logging.disable(logging.NOTSET)
-    return seed, None
+#: As `run_seed`, with durable streams.
+run_streams_seed = partial(run_seed, make=StreamsWorld)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from random import Random
+from typing import Protocol
 from unittest.mock import patch
 
 from fastsse._core import Sender
@@ -275,10 +276,20 @@ class Life:
         await self.backbone.close()
 
 
-def run_seed(seed: int) -> tuple[int, str | None]:
+class Seeded(Protocol):
+    """One seed: how it acknowledges, what happened, and how it is run."""
+
+    ack: str
+    story: list[str]
+
+    async def run(self) -> None:
+        """Raises Violation."""
+
+
+def run_seed(seed: int, make: Callable[[int], Seeded] = World) -> tuple[int, str | None]:
     """One seed, in a loop of its own; returns its report when a promise was not kept."""
     logging.disable(logging.CRITICAL)
-    world = World(seed)
+    world = make(seed)
     try:
         asyncio.run(world.run())
     except Exception:
