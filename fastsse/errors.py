@@ -203,13 +203,16 @@ class StreamTypeMismatch(Conflict):
 
 
 class StreamImmutable(Conflict):
-    """A deletion, or an event that would expire, in a durable stream, whose content never changes.
-    Becomes a 409."""
+    """A deletion of content of a durable stream, or such content that would expire: it never
+    changes. Becomes a 409. `topic` is the stream."""
 
     reason: ClassVar[str] = "stream_immutable"
 
     def __init__(self, topic: str) -> None:
-        detail = f"The topic {topic} is a durable stream: delete the stream as a whole."
+        detail = (
+            f"Content of the durable stream {topic} can't be deleted by itself, and does not"
+            " expire: delete the stream as a whole."
+        )
         super().__init__(topic, detail)
 
 

@@ -5,7 +5,7 @@ both be right. The stores in memory and the file use this module; the file withi
 Redis does the same in the script that appends.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Final, Protocol
 
 from fastsse._batch import is_plain
@@ -64,6 +64,9 @@ class TopicStates(Protocol):
 
     def place_of_id(self, text: bytes) -> int | None:
         """The position of the event with an id; None when none is kept."""
+
+    def shared_events(self, topic: str) -> Iterable[tuple[int, Sequence[str]]]:
+        """Position and topics of each event that a topic keeps and that has other topics, too."""
 
 
 class JudgedPositions(list[int]):

@@ -157,11 +157,12 @@ class MemoryBackbone(MemoryLog):
             if runs is not None and self._append_runs(events, runs, done):
                 return
         known = judge(events, states, self.keys, self.producers)
-        error = known if isinstance(known, FastsseError) else self.streams.check(events, known)
-        if error is not None:
+        if isinstance(known, FastsseError):
+            done(known)
+            return
+        if (error := self.streams.check(events, known, states)) is not None:
             done(error)
             return
-        assert not isinstance(known, FastsseError)
         positions = self._append_new(events, known)
         for key, one in new_keys(events, positions, known):
             self.keys.add(key, one)

@@ -7,8 +7,8 @@ changes. Memory and SQLite use both; `append.lua` does the same in Redis.
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, NamedTuple, Protocol
 
-from fastsse.backbone.judge import Known, is_control
-from fastsse.directives import END, Directives, without_seq
+from fastsse.backbone.judge import Known, TopicStates, is_control
+from fastsse.directives import END, Directives, read_control, without_seq
 from fastsse.entries import Entry
 from fastsse.errors import (
     Conflict,
@@ -89,10 +89,14 @@ def _new_events(events: Sequence[Event], known: Known | None) -> Iterator[tuple[
 
 
 def check(
-    events: Sequence[Event], known: Known | None, rows: StreamRows, limits: StreamLimits
+    events: Sequence[Event],
+    known: Known | None,
+    rows: StreamRows,
+    limits: StreamLimits,
+    states: TopicStates,
 ) -> Conflict | None:
     """Why a batch may not be stored. `known` as of `judge`: those are not stored again. O(events
-    and topics)."""
+    and topics), for a purge O(events of its topic)."""
     overlay, size_bytes = _Overlay(rows), limits.bytes
     for index, event in _new_events(events, known):
         ask = asked_of(event)
@@ -106,7 +110,7 @@ def check(
         error: Conflict | None = None
         if ask is not None:
             error = _objection(event.topics[0], ask, overlay, limits.now_ms)
-        error = error or _misfit(event, overlay)
+        error = error or _misfit(event, overlay, states)
         if error is not None:
             return error
         before = sum(row.size_bytes for row in _rows_of(event, overlay))
@@ -192,10 +196,10 @@ def _objection(
     return None if is_right else StreamChanged(topic)
 
 
-def _misfit(event: Event, rows: StreamRows) -> Conflict | None:
+def _misfit(event: Event, rows: StreamRows, states: TopicStates) -> Conflict | None:
     """Why an event is no content of one of its topics, which are streams."""
     if is_control(event):
-        return _fork_objection(event, rows) or _erasure(event, rows)
+        return _fork_objection(event, rows) or _erasure(event, rows, states)
     for topic in event.topics:
         row = rows.get(topic)
         if row is not None and event.directives and event.directives.ttl_ms is not None:
@@ -205,13 +209,26 @@ def _misfit(event: Event, rows: StreamRows) -> Conflict | None:
     return None
 
 
-def _erasure(event: Event, rows: StreamRows) -> StreamImmutable | None:
+def _erasure(event: Event, rows: StreamRows, states: TopicStates) -> StreamImmutable | None:
     """Why a control entry is refused that would change content."""
     assert event.directives is not None
     control = event.directives.control or b""
     if control == END or read_stream_control(control) is not None:
         return None
-    return next((StreamImmutable(one) for one in event.topics if rows.get(one) is not None), None)
+    streams = [topic for topic in event.topics if rows.get(topic) is not None]
+    of_topics = read_control(control)
+    if not streams and of_topics is not None and of_topics.kind == "purge":
+        streams = [one for topic in event.topics for one in _streams_with(topic, rows, states)]
+    return StreamImmutable(streams[0]) if streams else None
+
+
+def _streams_with(topic: str, rows: StreamRows, states: TopicStates) -> Iterator[str]:
+    """The streams that have events of a topic as content."""
+    for position, names in states.shared_events(topic):
+        for name in names:
+            row = rows.get(name)
+            if row is not None and position > row.generation:
+                yield name
 
 
 def _fork_objection(event: Event, rows: StreamRows) -> StreamChanged | None:

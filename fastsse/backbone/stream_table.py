@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import islice
 from typing import Final
 
-from fastsse.backbone.judge import Known
+from fastsse.backbone.judge import Known, TopicStates
 from fastsse.backbone.stream_expiry import LOOKS, deletions
 from fastsse.backbone.stream_rows import RowChange, StreamLimits, asked_of, changes, check
 from fastsse.entries import kinds_of
@@ -58,9 +58,13 @@ class StreamTable:
         """The bound, and what is taken now; the time."""
         return StreamLimits(self._total_bytes, self.bytes, self._now_ms())
 
-    def check(self, events: Sequence[Event], known: Known | None) -> Conflict | None:
+    def check(
+        self, events: Sequence[Event], known: Known | None, states: TopicStates
+    ) -> Conflict | None:
         """As the function `check`."""
-        return check(events, known, self, self.limits) if self._may_change(events) else None
+        if not self._may_change(events):
+            return None
+        return check(events, known, self, self.limits, states)
 
     def store(self, events: Sequence[Event], known: Known | None, positions: Sequence[int]) -> None:
         """Notes what a batch changes that was stored."""

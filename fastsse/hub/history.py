@@ -532,6 +532,17 @@ class History(HistoryLog):
         position = parse_id(text)
         return self.find(text) if position is None else position
 
+    def shared_events(self, topic: str) -> Iterator[tuple[int, Sequence[str]]]:
+        """Position and topics of each kept event of a topic that has other topics too, and was not
+        deleted. O(n log n)."""
+        found = self._topics.by_name.get(topic)
+        if found is None or found.log is None:
+            return
+        for frame in found.log.newest_first():
+            owners = self.whole.owners_of(frame.position) if frame.events else ()
+            if isinstance(owners, tuple) and owners:
+                yield frame.position, [one.name for one in owners]
+
     def keep_extras(self, position: int, extras: Extras) -> None:
         """Keeps the optional fields of the event at a position."""
         super().keep_extras(position, extras)

@@ -33,6 +33,7 @@ from fastsse.errors import (
     SequenceGap,
     SequenceRegressed,
     StreamChanged,
+    StreamImmutable,
     StreamTypeMismatch,
     TopicEnded,
     Unavailable,
@@ -747,6 +748,40 @@ class BackboneContract(ABC):
                 bodies = b"".join(entry.frame.body for entry in found if entry.frame.events)
                 kept = {line[6:] for line in bodies.split(b"\n") if line.startswith(b"data: ")}
                 assert kept == (set() if selectors == ("a",) else {b"3", b"5"})
+
+    async def test_a_purge_that_would_take_content_out_of_a_stream_is_refused(self) -> None:
+        async with self.tail() as tail:
+            (before,) = await tail.append(Event(("a", "s"), "before"))
+            (generation,) = await tail.append(of_stream("create", "s"))
+            (content,) = await tail.append(Event(("s", "a"), "content"))
+            for refused in (Event.purge("a"), Event.deletion(("s", "a"), content, "")):
+                with pytest.raises(StreamImmutable) as caught:
+                    await tail.append(refused)
+                assert caught.value.topic == "s"
+            positions = [before, generation, content]
+            assert tail.positions == positions, "nothing of it was stored"
+            if await tail.keeps(before):
+                found = await tail.read_all(("a",), 0, 1 << 20)
+                assert [one.position for one in found] == [before, content]
+            # Content of a stream that is gone stands against nothing.
+            await tail.append(of_stream("drop", "s", generation))
+            await tail.append(Event.purge("a"))
+            if await tail.keeps(before):
+                found = await tail.read_all(("a",), 0, 1 << 20)
+                assert not [one for one in found if one.frame.events]
+
+    async def test_a_purge_in_the_commit_of_events_before_it_sees_them(self) -> None:
+        async with self.tail() as tail:
+            await tail.append(of_stream("create", "s"))
+            both = [tail.append(Event(("a", "s"), "x")), tail.append(Event.purge("a"))]
+            _, refused = await asyncio.gather(*both, return_exceptions=True)
+            assert isinstance(refused, StreamImmutable)
+            plain = Event("b", "1"), Event(("b", "c"), "2")
+            both = [tail.append(*plain), tail.append(Event.purge("b"))]
+            (first, _), _ = await asyncio.gather(*both)
+            if await tail.keeps(first):
+                found = await tail.read_all(("b", "c"), 0, 1 << 20)
+                assert not [one for one in found if one.frame.events]
 
     async def test_a_publish_still_expects_the_newest_event_after_deletions(self) -> None:
         async with self.tail() as tail:

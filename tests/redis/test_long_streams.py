@@ -11,6 +11,7 @@ import pytest
 from fastsse.backbone.stream_expiry import control_event
 from fastsse.directives import END, Directives, read_control
 from fastsse.entries import Entry
+from fastsse.errors import StreamImmutable
 from fastsse.events import Event
 from fastsse.streamstate import StreamAsk, StreamConfig, StreamControl
 from fastsse.subscriptions import Cursor
@@ -105,13 +106,16 @@ async def test_the_newest_are_found_across_parts(long: Long) -> None:
     assert [one.position for one in entries] == long.positions[-1_500:]
 
 
-async def test_what_is_deleted_elsewhere_is_found_in_its_part(long: Long) -> None:
+async def test_a_purge_elsewhere_takes_nothing_out_of_any_part(long: Long) -> None:
     await long.fill(1, "other")
     await long.fill(PART, "more")
-    shared = long.positions[-PART - 1]
-    await store(long.node, [Event.purge("other")])
-    found, evicted = await long.read(shared - 1, 1 << 22)
-    assert (found, evicted) == (long.positions[-PART:], 0)
+    refused: list[object] = []
+    for topic in ("other", "more"):
+        long.node.backbone.append([Event.purge(topic)], refused.append)
+    await long.node.until(lambda: len(refused) == 2)
+    assert [type(one) for one in refused] == [StreamImmutable] * 2
+    found, evicted = await long.read(long.generation, 1 << 22)
+    assert (found, evicted) == (long.positions, 0)
 
 
 async def test_a_closed_stream_is_dropped_with_all_its_parts(long: Long) -> None:

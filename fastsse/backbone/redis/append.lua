@@ -216,6 +216,52 @@ local function is_expired(row)
   return config.expires and config.expires <= now_ms or config.ttl and row.m + config.ttl * 1000 <= now_ms
 end
 
+-- What this group has stored: id, place of the arguments, record, what is asked.
+local stored = {}
+
+local function topics_at(place)
+  local topics = {}
+  for t = place + 6, place + 5 + 4 * tonumber(ARGV[place + 5]), 4 do topics[#topics + 1] = ARGV[t] end
+  return topics
+end
+
+-- The topics of an event that has several, from its record; none for others, and for deleted ones.
+local function shared_topics(record)
+  if record == BLANK or is_control(record) or string.find(record, '"t":%["[^"\\]*"%]') then return {} end
+  local read, event = pcall(cjson.decode, record)
+  return read and event.t or {}
+end
+
+-- Which of these topics is a stream that has the event with an id as content; nil for none.
+local function stream_of(get, topics, id)
+  for _, topic in ipairs(topics) do
+    local row = get(topic)
+    if row and is_above(id, row.g) then return topic end
+  end
+end
+
+-- A stream that has an event of a topic as content; nil for none. O(events).
+local function stream_with(get, topic)
+  for i = 1, #stored do
+    local topics, is_of_topic = topics_at(stored[i][2]), false
+    for _, one in ipairs(topics) do is_of_topic = is_of_topic or one == topic end
+    local is_event = is_of_topic and not (stored[i][4] or {}).control
+    local stream = is_event and stream_of(get, topics, stored[i][1])
+    if stream then return stream end
+  end
+  local key, at = prefix .. 'topic:' .. topic, 0
+  local found = redis.call('LRANGE', key, 0, 63)
+  while #found > 0 do
+    for i = 1, #found do
+      local id, record = string.match(found[i], '^(%d+%-%d+) %d+%-%d+ (.*)$')
+      local stream = stream_of(get, shared_topics(record), id)
+      if stream then return stream end
+    end
+    at = at + #found
+    found = redis.call('LRANGE', key, at, at + 63)
+  end
+end
+
 -- Why an event may not be stored, for what it asks of a stream, or for the streams that its topics are.
 local function stream_objection(get, wants, place)
   local topic, ask = ARGV[place + 6], wants.stream
@@ -237,6 +283,8 @@ local function stream_objection(get, wants, place)
     local at = get(ARGV[t])
     local changes = wants.erase or wants.purge or string.find(ARGV[place + 1], '^{"x":')
     if at and changes then return 'stream_immutable', ARGV[t] end
+    local stream = wants.purge and stream_with(get, ARGV[t])
+    if stream then return 'stream_immutable', stream end
     at = not wants.control and at
     if at and at.k == 'json' and kind ~= '1' then return 'stream_type', ARGV[t], 'application/json' end
   end
@@ -409,7 +457,7 @@ local function renumbered(identity, left)
   return string.match(identity, '^(.* )%d+$') .. string.format('%.0f', left)
 end
 
-local stored, repeated, refused, keys, at = {}, {}, {}, {}, 10
+local repeated, refused, keys, at = {}, {}, {}, 10
 for b = 1, batches do
   local key, count, asked = ARGV[at], tonumber(ARGV[at + 1]), ARGV[at + 2]
   local window_ms, limit, current = tonumber(ARGV[at + 3]), tonumber(ARGV[at + 4]), nil
@@ -581,13 +629,10 @@ local function purge(topic, through)
     for i = 1, #found do
       local head, id, record = string.match(found[i], '^((%d+%-%d+) %d+%-%d+ )(.*)$')
       if record ~= BLANK and not is_control(record) and is_above(through, id) then
-        if not string.find(record, '"t":%["[^"\\]*"%]') then
-          local read, event = pcall(cjson.decode, record)
-          for _, other in ipairs(read and event.t or {}) do
-            if other ~= topic then
-              blank_in(other, id)
-              note_erased('i' .. id, id)
-            end
+        for _, other in ipairs(shared_topics(record)) do
+          if other ~= topic then
+            blank_in(other, id)
+            note_erased('i' .. id, id)
           end
         end
         found[i] = head .. BLANK
@@ -619,17 +664,6 @@ local function drop_lists(topic, topic_key)
   local parts = parts_of(prefix, topic)
   for number = 0, parts - 1 do index('UNLINK', list_key(prefix, topic, number, parts)) end
   index('UNLINK', prefix .. 'parts:' .. topic, topic_key, prefix .. 'ended:' .. topic)
-end
-
-for i = 1, #stored do
-  local wants = stored[i][4] or {}
-  if wants.erase or wants.purge then
-    at = stored[i][2]
-    for t = at + 6, at + 5 + 4 * tonumber(ARGV[at + 5]), 4 do
-      if wants.erase then blank_in(ARGV[t], wants.erase) else purge(ARGV[t], stored[i][1]) end
-    end
-    if wants.erase then note_erased('i' .. wants.erase, wants.erase) end
-  end
 end
 
 -- Entries for the lists of topics, which are written together: one call for what a group has of a
@@ -715,6 +749,18 @@ for i = 1, #stored do
   end
 end
 for topic in pairs(waiting) do write_list(topic) end
+
+-- Last, because what is deleted may be of this group.
+for i = 1, #stored do
+  local wants = stored[i][4] or {}
+  if wants.erase or wants.purge then
+    at = stored[i][2]
+    for t = at + 6, at + 5 + 4 * tonumber(ARGV[at + 5]), 4 do
+      if wants.erase then blank_in(ARGV[t], wants.erase) else purge(ARGV[t], stored[i][1]) end
+    end
+    if wants.erase then note_erased('i' .. wants.erase, wants.erase) end
+  end
+end
 
 local keep_ms, times_key = tonumber(ARGV[5]), prefix .. 'times'
 if now_ms < ms then

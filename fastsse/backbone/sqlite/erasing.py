@@ -5,7 +5,7 @@ publish is still known. The old bytes are overwritten (`secure_delete`); the wri
 them until it is moved into the file.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Final
 
@@ -15,7 +15,7 @@ from fastsse.backbone.sqlite.places import EVENT_COST_BYTES, position_of
 from fastsse.directives import NO_NOTICE
 from fastsse.entries import Entry, pack_entry, unpack_entries
 
-__all__ = ["BLANKED", "blank", "events_through", "is_blank"]
+__all__ = ["BLANKED", "blank", "events_through", "is_blank", "shared_events"]
 
 #: What `shared` says of a deleted event.
 BLANKED: Final = 3
@@ -30,6 +30,18 @@ def events_through(file: HistoryFile, topic: int, through: int) -> list[int]:
         (topic, through),
     )
     return [place for (place,) in rows.fetchall()]
+
+
+def shared_events(file: HistoryFile, topic: int) -> Iterator[tuple[int, Sequence[str]]]:
+    """Position and topics of each event of a topic that has other topics too, and was not deleted.
+    O(n log n)."""
+    rows = file.connection.execute(
+        "SELECT place FROM topic_event WHERE topic = ? AND coalesce(shared, 1) = 1", (topic,)
+    )
+    for (place,) in rows.fetchall():
+        entry = _event(file.record(place) or b"")
+        if entry is not None and len(entry.topics) > 1:
+            yield position_of(place), entry.topics
 
 
 def blank(file: HistoryFile, places: Iterable[int]) -> None:
@@ -85,11 +97,8 @@ def _blank(file: HistoryFile, places: Sequence[int]) -> None:
 def _blank_record(place: int, record: bytes) -> tuple[Entry, bytes] | None:
     """The event's entry and record without its content; None for what is no event, or damaged:
     readers find that."""
-    try:
-        (entry,) = unpack_entries(record)
-    except (ValueError, TypeError):
-        return None
-    if not entry.frame.events:
+    entry = _event(record)
+    if entry is None:
         return None
     extras = entry.extras
     kept = None if extras is None or extras.key is None else extras.blanked()
@@ -97,3 +106,12 @@ def _blank_record(place: int, record: bytes) -> tuple[Entry, bytes] | None:
     frame = load_frame(NO_NOTICE, position, old.private, old.time_ms, False)
     emptied = entry._replace(frame=frame, extras=kept)
     return emptied, pack_entry(emptied)
+
+
+def _event(record: bytes) -> Entry | None:
+    """The event of a record; None for what is none, or damaged."""
+    try:
+        (entry,) = unpack_entries(record)
+    except (ValueError, TypeError):
+        return None
+    return entry if entry.frame.events else None

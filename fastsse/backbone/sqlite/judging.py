@@ -1,6 +1,6 @@
 """Judging batches within the transaction that stores them; see `fastsse.backbone.judge`."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
 from fastsse._appends import Appends, judge_appends
@@ -13,6 +13,7 @@ from fastsse.backbone.judge import (
     newest_sequence,
 )
 from fastsse.backbone.producers import ProducerRow, producer_cost
+from fastsse.backbone.sqlite.erasing import shared_events
 from fastsse.backbone.sqlite.file import HistoryFile
 from fastsse.backbone.sqlite.places import position_of
 from fastsse.backbone.sqlite.producer_rows import ProducerRows
@@ -38,6 +39,7 @@ class _States:
         self._newest: Final[dict[str, int]] = {}
         self._appended: Final[dict[str, StreamRow]] = {}
         self._own_ids: Final[dict[bytes, int]] = {}
+        self._shared: Final[list[tuple[int, Sequence[str]]]] = []
 
     @property
     def ended_count(self) -> int:
@@ -83,6 +85,14 @@ class _States:
         ).fetchone()
         return self._own_ids.get(own_id) if found is None else position_of(found[0])
 
+    def shared_events(self, topic: str) -> Iterator[tuple[int, Sequence[str]]]:
+        """As `TopicStates`."""
+        yield from (one for one in self._shared if topic in one[1])
+        self._file.topics.load(self._file.connection, (topic,))
+        of_topic = self._file.topics.get(topic)
+        if of_topic is not None:
+            yield from shared_events(self._file, of_topic.number)
+
     def note_appends(self, rows: Mapping[str, StreamRow]) -> None:
         """Appends that will be stored, by the rows after them."""
         self._appended.update(rows)
@@ -98,6 +108,8 @@ class _States:
                     self._ended.update(dict.fromkeys(entry.topics, entry.position))
                 continue
             self._newest.update(dict.fromkeys(entry.topics, entry.position))
+            if len(entry.topics) > 1:
+                self._shared.append((entry.position, entry.topics))
             if entry.own_id is not None:
                 self._own_ids.setdefault(as_header_value(entry.own_id), entry.position)
 
@@ -166,7 +178,7 @@ def _judge(batch: StoreBatch, states: _States, file: HistoryFile) -> None:
     keys, producers, streams = file.keys, file.producers, file.streams
     judged = judge(batch.events, states, keys, producers)
     if not isinstance(judged, FastsseError):
-        batch.refusal = check(batch.events, judged, streams, streams.limits)
+        batch.refusal = check(batch.events, judged, streams, streams.limits, states)
         if batch.refusal is not None:
             return
     if isinstance(judged, FastsseError):

@@ -4,7 +4,7 @@ It keeps events by the same rules as the workers. So a worker that starts receiv
 the hub, and a hub that starts again takes it from a worker.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final, Protocol
 
 from fastsse.backbone import Backbone, Broken, Deliver, Done, FoundStreams, Placed
@@ -133,6 +133,10 @@ class HubMemory(MemoryBackbone):
     def place_of_id(self, text: bytes) -> int | None:
         """As `TopicStates`. Cost as `last_of`."""
         return self.history.place_of_id(text)
+
+    def shared_events(self, topic: str) -> Iterable[tuple[int, Sequence[str]]]:
+        """As `TopicStates`."""
+        return self.history.shared_events(topic)
 
     def ended_at(self, topic: str) -> int:
         """As `TopicStates`."""
