@@ -29,6 +29,7 @@ class Wanted:
         lifetime_s: until it ends; None: never.
         payload: for subscription events; None: none.
         token_id: `jti`; None: a random one.
+        console: the console role, `read` or `act`; None: none. Publishers' keys sign it.
     """
 
     publish: Sequence[str] = ()
@@ -37,6 +38,7 @@ class Wanted:
     lifetime_s: float | None = None
     payload: object = None
     token_id: str | None = None
+    console: str | None = None
 
     @property
     def grants(self) -> dict[str, object]:
@@ -56,7 +58,8 @@ class Signing:
 
 def signing_of(config: Config, wanted: Wanted) -> Signing:
     """The key of the options that signs such a token. Raises CannotSign."""
-    sides = [side for side in SIDES if getattr(wanted, side)] or ["subscribe"]
+    granted = {"publish": wanted.publish or wanted.console, "subscribe": wanted.subscribe}
+    sides = [side for side in SIDES if granted[side]] or ["subscribe"]
     found = {_key_of(config, _KEYS[side]) for side in sides}
     if len(found) > 1:
         raise CannotSign("Publishers and subscribers have different keys: make two tokens.")
@@ -82,6 +85,7 @@ def claims_of(config: Config, wanted: Wanted) -> dict[str, Any]:
     lifetime_s = wanted.lifetime_s
     claims = {
         "mercure": wanted.grants,
+        "fastsse": {"console": wanted.console} if wanted.console else None,
         "sub": wanted.subject,
         "jti": wanted.token_id or secrets.token_hex(16),
         "iat": now_s,

@@ -263,7 +263,7 @@ def tracer_of(config: Config) -> Tracer | None:
     try:
         return open_tracer()
     except ImportError as error:
-        allowed = "false, or fastsse[otel] must be installed"
+        allowed = "false without OpenTelemetry, which pip install 'fastsse[otel]' adds"
         raise ConfigError([OptionProblem("tracing", "true", "an argument", allowed)]) from error
 
 

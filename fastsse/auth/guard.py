@@ -132,7 +132,10 @@ class Guard:
         or Pending."""
         shown = credentials({} if header is None else {b"authorization": header}, (), b"")
         if shown is None:
-            raise Unauthorised("The console requires a token: Authorization: Bearer <token>.")
+            raise Unauthorised(
+                "The console requires the console password, or a token with the claim "
+                "fastsse.console: Authorization: Bearer <token>."
+            )
         return self._rights(shown, "console")
 
     def note(self, header: bytes, rights: Rights, *, mercure: bool = False) -> Shown:

@@ -75,7 +75,9 @@ def cancel(ids: tuple[str, ...], url: str, uds: str | None, token: str | None) -
 
     gone = _with_publisher(act, url, uds, token)
     for entry_id in gone:
-        click.echo(f"{entry_id} does not wait.", err=True)
+        click.echo(
+            f"No delayed event with the id {entry_id} waits; see fastsse schedule list.", err=True
+        )
     return int(bool(gone))
 
 

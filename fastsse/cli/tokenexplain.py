@@ -53,6 +53,8 @@ def explain(
     config = load(given_flags(ctx, flags), file).config
     raw = (sys.stdin.read(2 * TOKEN_BYTES_MAX) if text == "-" else text).strip()
     raw = raw.removeprefix("Bearer ").strip()
+    if not raw:
+        raise click.UsageError('There is no token: echo "$TOKEN" | fastsse token explain')
     judged = asyncio.run(_judge(config, raw.encode("utf-8", "replace")))
     if as_json:
         click.echo(json.dumps(judged.members(topics), indent=2))

@@ -38,9 +38,22 @@ def _json(_: click.Context, __: click.Parameter, text: str | None) -> object:
 
 
 @click.command(cls=TokenCommand)
-@click.option("--publish", multiple=True, metavar="SELECTOR", help="Grant publishing; repeatable.")
 @click.option(
-    "--subscribe", multiple=True, metavar="SELECTOR", help="Grant private events; repeatable."
+    "--publish",
+    multiple=True,
+    metavar="TOPIC",
+    help="Grant publishing to a topic, a template such as orders/{id}, or *; repeatable.",
+)
+@click.option(
+    "--subscribe",
+    multiple=True,
+    metavar="TOPIC",
+    help="Grant reading private events of a topic, a template or *; repeatable.",
+)
+@click.option(
+    "--console",
+    type=click.Choice(["read", "act"]),
+    help="Grant the console role: read shows connections and topics, act also changes them.",
 )
 @click.option("--payload", metavar="JSON", callback=_json, help="Included in subscription events.")
 @click.option("--subject", metavar="TEXT", help="Who it is (sub).")
@@ -69,6 +82,7 @@ def mint(ctx: click.Context, /, file: str | None, **given: Any) -> None:
         lifetime_s=given["lifetime"],
         payload=given["payload"],
         token_id=given["token_id"],
+        console=given["console"],
     )
     try:
         signing = Signing(given["key"]) if given["key"] else signing_of(config, wanted)

@@ -9,7 +9,7 @@ import random
 import ssl
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 import httpx
@@ -31,6 +31,8 @@ CONNECT_TIMEOUT_S = 10.0
 ANSWER_TIMEOUT_S = 30.0
 # Below the idle_timeout of the server, so a request rarely uses a closing connection.
 KEEPALIVE_S = 60.0
+# How a reason begins when the server's certificate was refused.
+CERTIFICATE_REFUSED: Final = "the certificate is not accepted"
 _ANSWER_BYTES_MAX = 64 * 1024
 # Of what a server says in a bad answer.
 _QUOTED_CHARS_MAX = 100
@@ -91,7 +93,9 @@ def reason_of(error: BaseException) -> str:
     while behind is not None:
         # Errors of TLS have numbers of their own.
         if isinstance(behind, ssl.SSLCertVerificationError):
-            return f"the certificate is not accepted: {behind.verify_message}"
+            return f"{CERTIFICATE_REFUSED}: {behind.verify_message}"
+        if isinstance(behind, ssl.SSLError) and behind.reason == "WRONG_VERSION_NUMBER":
+            return "no TLS is spoken there: use http:// instead of https://"
         if isinstance(behind, ssl.SSLError):
             return f"the TLS handshake failed: {behind.reason or behind}"
         if isinstance(behind, OSError) and behind.errno:

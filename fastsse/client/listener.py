@@ -238,6 +238,9 @@ class Listener:
             except httpx.RequestError as error:
                 reason = reason_of(error)
                 failure = Unreachable(f"{self._where}: {reason}.")
+                if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
+                    # The address may be the mistake.
+                    reason = f"{self._where}: {reason}"
             self._failures += failure is not None
             if self._tries is not None and self._fruitless >= self._tries:
                 raise failure or Unreachable(f"{self._where}: {reason}.")

@@ -33,6 +33,8 @@ def check_store(store: str) -> str:
         return MEMORY
     if store.startswith(SQLITE):
         return SQLITE + _check_path(store.removeprefix(SQLITE))
+    if store and ":" not in store:
+        raise ValueError(f"did you mean sqlite:{'history.db' if store == 'sqlite' else store}?")
     return check_redis_url(store)
 
 

@@ -65,7 +65,7 @@ def load_certificates(options: TlsOptions) -> Certificates:
             raise ConfigError([f"{error.detail}."]) from None
         is_key = error.part == "key" and bool(options.tls_key)
         name, place = ("tls_key", keys) if is_key else ("tls_cert", certificates)
-        allowed = _allowed(error, certificates[error.index])
+        allowed = _allowed(error, certificates[error.index], has_key_file=bool(options.tls_key))
         raise ConfigError([_problem(name, place[error.index], allowed)]) from None
 
 
@@ -93,13 +93,15 @@ def _problem(name: str, path: str, allowed: str) -> OptionProblem:
     return OptionProblem(name, path, "an argument", allowed)
 
 
-def _allowed(error: TlsError, certificate: str) -> str:
+def _allowed(error: TlsError, certificate: str, *, has_key_file: bool) -> str:
     """What a file must be that OpenSSL refused."""
     reason = f" ({error.detail})" if error.detail else ""
     if error.part == "certificate":
         return f"a PEM file with a certificate{reason}"
     if "mismatch" in error.detail:
         return f"the key of the certificate in {certificate}; it belongs to another one"
+    if not has_key_file:
+        return "a PEM file with the key too, without a passphrase; or name its file with tls_key"
     return f"a PEM file with a key without a passphrase{reason}"
 
 

@@ -69,7 +69,9 @@ def test_clients_commands_load_nothing_of_the_server() -> None:
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["serv"], "No such command"),
+        (["serv"], "No such command 'serv'. Did you mean 'serve'?"),
+        (["zzz"], "No such command 'zzz'."),
+        (["topics", "purg"], "Did you mean 'purge'?"),
         (["publish"], "TOPIC is missing"),
         (["publish", "--ndjson", "a", "b"], "leave DATA out"),
         (["publish", "a", "--id", "1"], "--id is for one event"),

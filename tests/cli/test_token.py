@@ -124,7 +124,6 @@ def test_a_public_key_can_not_sign(run: Run) -> None:
         (mint(header={"crit": ["x"]}), "crit"),
         (mint(header={"typ": "logout+jwt"}), "typ"),
         (b"a.b.c.d.e", "JWE"),
-        (b"", "three parts"),
         (b"\xff\x1b[31m", "three parts"),
         (b"x.y" * 20_000, "bytes"),
     ],
@@ -135,6 +134,26 @@ def test_the_reason_of_a_refused_token_is_shown(run: Run, raw: bytes, why: str) 
     assert status == 1
     assert why in out
     assert SECRET not in out
+
+
+@pytest.mark.parametrize("given", ["", "\n"])
+def test_without_a_token_the_usage_is_shown(run: Run, given: str) -> None:
+    status, out, err = run("explain", given=given)
+    assert (status, out) == (2, "")
+    assert 'echo "$TOKEN" | fastsse token explain' in err
+
+
+def test_a_console_role_is_signed_with_the_publishers_key(run: Run) -> None:
+    status, text, _ = run("mint", "--console", "read", *TWO_KEYS)
+    assert status == 0
+    status, out, _ = run("explain", "--json", *TWO_KEYS, given=text)
+    told = json.loads(out)
+    assert told["claims"]["fastsse"] == {"console": "read"}
+    assert "signature" in json.dumps(told["sides"]["subscribe"])
+    assert "signature" not in json.dumps(told["sides"]["publish"])
+    status, _, err = run("mint", "--console", "write", *TWO_KEYS)
+    assert status == 2
+    assert "'read', 'act'" in err
 
 
 def test_without_a_key_the_content_is_shown_and_not_vouched_for(run: Run) -> None:

@@ -41,6 +41,14 @@ def test_a_file_store_without_a_path_is_refused() -> None:
         Config(store="sqlite:")
 
 
+@pytest.mark.parametrize(
+    ("given", "meant"), [("history.db", "history.db"), ("sqlite", "history.db")]
+)
+def test_a_store_that_is_a_bare_path_is_refused_with_the_right_form(given: str, meant: str) -> None:
+    with pytest.raises(ConfigError, match=rf"did you mean sqlite:{meant}\?"):
+        Config(store=given)
+
+
 def test_the_memory_store_refuses_a_durable_ack() -> None:
     with pytest.raises(ConfigError, match="ack"):
         Config(ack="synced")

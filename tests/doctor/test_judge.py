@@ -41,6 +41,21 @@ def test_good_evidence_is_fit() -> None:
     assert list(summary(findings)) == [("This path is fit for event streams.", "green")]
 
 
+def test_a_refused_certificate_is_not_called_an_absent_server() -> None:
+    problem = "the certificate is not accepted: self-signed certificate"
+    refused = found(Evidence(OpeningEvidence(problem=problem)))["answer"]
+    assert refused.verdict is Verdict.FAIL
+    assert "Nothing answers" not in refused.why
+    assert "SSL_CERT_FILE" in refused.how
+    away = found(Evidence(OpeningEvidence(problem="connection refused")))["answer"]
+    assert "server runs" in away.how
+
+
+def test_a_refused_publish_asks_for_a_token_first() -> None:
+    finding = found(replace(GOOD, publishing="401 Unauthorized"))["publishing"]
+    assert finding.how.index("--token") < finding.how.index("--publish-url")
+
+
 def test_what_spoils_streams_is_summed_up() -> None:
     findings = judge(replace(GOOD, by_header=Resumed()), PACE, HEARTBEAT_S)
     assert [line for line, _ in summary(findings)] == ["This path spoils event streams: resume."]

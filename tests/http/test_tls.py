@@ -206,7 +206,7 @@ async def test_expired_certificate_is_served_and_logged(
         ({"tls_cert": "{cert}", "tls_key": "{text}"}, "tls_key.*without a passphrase"),
         ({"tls_cert": "{cert}", "tls_key": "{sealed}"}, "tls_key.*without a passphrase"),
         ({"tls_cert": "{cert}", "tls_key": "{other}"}, "tls_key.*belongs to another"),
-        ({"tls_cert": "{cert}"}, "tls_cert.*without a passphrase"),
+        ({"tls_cert": "{cert}"}, "tls_cert.*without a passphrase; or name.*tls_key"),
     ],
 )
 async def test_wrong_file_is_refused_at_the_start(

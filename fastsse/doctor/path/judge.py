@@ -3,6 +3,7 @@
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 
+from fastsse.client.http import CERTIFICATE_REFUSED
 from fastsse.doctor.finding import Finding, Verdict
 from fastsse.doctor.path.evidence import Evidence, OpeningEvidence, Resumed, Timed, Watched
 from fastsse.doctor.path.proxies import ProxyTrouble, remedies
@@ -15,6 +16,10 @@ _SAME_AGE = 0.2
 # So many heartbeats must be missing before a path is blamed for it.
 _HEARTBEATS_DUE = 2
 _NOBODY_THERE = "Look whether the server runs and the address is right."
+_CERTIFICATE = (
+    "Serve the whole chain (fullchain.pem) for the name in the address. For an authority of your "
+    "own set SSL_CERT_FILE to its certificate."
+)
 _NOT_SHARED = "Several servers stand behind this address and do not share their events."
 _SAME_SERVER = (
     "Send publishers and listeners to the same server (ip_hash, stick-table, session affinity, one "
@@ -276,8 +281,10 @@ def _is_stream(opening: OpeningEvidence) -> bool:
 
 def _no_stream(opening: OpeningEvidence, needed: str) -> Finding:
     if opening.problem:
-        value, why = opening.problem, "Nothing answers there."
-        return Finding("answer", Verdict.FAIL, value, needed, why, _NOBODY_THERE)
+        why, how = "Nothing answers there.", _NOBODY_THERE
+        if opening.problem.startswith(CERTIFICATE_REFUSED):
+            why, how = "Browsers refuse this certificate too.", _CERTIFICATE
+        return Finding("answer", Verdict.FAIL, opening.problem, needed, why, how)
     kind = opening.headers.get("content-type", "no content type")
     value = f"{opening.status}, {kind}"
     why = "That is no event stream."
@@ -295,8 +302,8 @@ def _publishing(reason: str) -> Finding:
         reason,
         "200",
         "The check publishes events of its own and can't go on without.",
-        "Publish around the proxy with --publish-url http://server:8080, with --token where it is "
-        "needed.",
+        "Give a token that may publish with --token (fastsse token mint --publish '*'). Where the "
+        "proxy lets no publish through, name the server itself: --publish-url http://server:8080.",
     )
 
 

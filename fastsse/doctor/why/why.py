@@ -71,8 +71,8 @@ async def _of_server(question: Question) -> Sequence[Check]:
         Check(
             "server",
             UNKNOWN,
-            "The operator's side was not asked: topics, streams and history are not known.",
-            "--operator TOKEN, with the claim fastsse.console or the console password.",
+            "Without a console role the server says nothing of the topic: --operator.",
+            '--operator "$(fastsse token mint --console read)", or the console password.',
         )
     ]
 
