@@ -25,11 +25,14 @@ __all__ = [
     "Directives",
     "Producer",
     "RequestKey",
+    "as_known",
     "check_key",
     "delivery_ms",
     "directives_of",
     "is_delayed",
     "notice_of",
+    "of_copy",
+    "of_other_topics",
     "producer_key",
     "read_control",
     "without_seq",
@@ -150,6 +153,44 @@ class Directives(NamedTuple):
     takes: bytes | None = None
     deliver_at_ms: int | None = None
     delay_ms: int | None = None
+
+
+def of_other_topics(asked: Directives | None) -> Directives | None:
+    """What is asked of an event that goes to other topics: those do not end, and are not the
+    durable stream that was appended to."""
+    if asked is None:
+        return None
+    rest = asked._replace(ends=False, stream=None, control=None)
+    return None if rest == Directives() else rest
+
+
+def as_known(made: Directives | None, asked: Directives | None) -> Directives | None:
+    """What is asked of the event that one became: it is known by what that one is known by.
+
+    Arguments:
+        made: what is asked of it besides.
+        asked: what was asked of the one.
+    """
+    if asked is None:
+        return made
+    known = (made or Directives())._replace(
+        key=asked.key, request=asked.request, producer=asked.producer
+    )
+    return None if known == Directives() else known
+
+
+def of_copy(asked: Directives | None, number: int) -> Directives | None:
+    """What is asked of a copy next to an event: to be stored once, as the event is.
+
+    Arguments:
+        asked: of the event.
+        number: of the copy, from 1.
+    """
+    if asked is None or (asked.key is None and asked.producer is None):
+        return None
+    # Keys of publishers have no line feed.
+    key = None if asked.key is None else b"%b\n%d" % (asked.key, number)
+    return Directives(key=key, producer=asked.producer)
 
 
 def directives_of(

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Final, Literal
 
-from fastsse.directives import END, PURGE, Control, Directives
+from fastsse.directives import END, PURGE, Control, Directives, of_other_topics
 from fastsse.errors import BadRequest, InvalidEvent
 from fastsse.meta import MetaValue, encode_meta
 from fastsse.positions import is_position_shaped
@@ -182,8 +182,8 @@ class Event:
         meta: Mapping[str, MetaValue] | str | bytes | None = None,
     ) -> "Event":
         """The same event with other values; None leaves a value as it is, except the own id, which
-        a copy does not have unless it is given. Other topics do not end. Raises InvalidEvent.
-        O(bytes)."""
+        a copy does not have unless it is given. Other topics do not end, and are no durable stream
+        that is appended to. Raises InvalidEvent. O(bytes)."""
         return Event(
             self.topics if topics is None else topics,
             self.data if data is None else data,
@@ -194,7 +194,7 @@ class Event:
             self.id_style,
             meta=self.meta if meta is None else meta,
             data_kind=self.data_kind if data is None else DATA_TEXT,
-            directives=self.directives if topics is None else None,
+            directives=self.directives if topics is None else of_other_topics(self.directives),
         )
 
     def as_private(self) -> "Event":
@@ -205,9 +205,13 @@ class Event:
         """The same event with another meta, as `encode_meta` gave it."""
         return self._copy("meta", meta)
 
+    def directed(self, directives: Directives | None) -> "Event":
+        """The same event with other directives."""
+        return self if self.directives == directives else self._copy("directives", directives)
+
     def undirected(self) -> "Event":
-        """The same event without directives, as a copy next to it is."""
-        return self if self.directives is None else self._copy("directives", None)
+        """The same event without directives."""
+        return self.directed(None)
 
     def _copy(self, changed: str, value: object) -> "Event":
         copy = object.__new__(Event)

@@ -20,6 +20,7 @@ from hashlib import blake2b
 from types import FrameType
 from typing import Final, NamedTuple
 
+from fastsse.directives import Directives, as_known, of_copy
 from fastsse.errors import FastsseError, InterceptorFailed
 from fastsse.events import Event
 from fastsse.log import get_logger
@@ -140,12 +141,13 @@ class Interceptors:
         for event in events:
             outputs = [event] if _is_ours(event) else self._pass(event)
             firsts.append(len(made) if outputs else None)
-            made += [*outputs[:1], *[copy.undirected() for copy in outputs[1:]]]
+            made += _directed(event, outputs)
             if not outputs:
                 self._counts["dropped"] += 1
             else:
                 self._counts["changed"] += outputs[0] is not event
                 self._counts["copied"] += len(outputs) - 1
+        _give_request(events, made)
         return Intercepted(made, firsts)
 
     def _pass(self, event: Event) -> list[Event]:
@@ -211,6 +213,36 @@ def _is_ours(event: Event) -> bool:
     directives = event.directives
     is_control = directives is not None and directives.control is not None
     return is_control or any(map(is_reserved, event.topics))
+
+
+def _directed(event: Event, outputs: Sequence[Event]) -> list[Event]:
+    """What an event became, with what its publisher asked: the first is known by the same key, and
+    each copy by one of its own. Topics end, wherever the event went."""
+    asked = event.directives
+    made = [
+        one if one is event else one.directed(_asked_of(one, asked, number))
+        for number, one in enumerate(outputs)
+    ]
+    if asked is not None and asked.ends and not _ends(made):
+        made.append(Event.end(event.topics, event.private))
+    return made
+
+
+def _asked_of(made: Event, asked: Directives | None, number: int) -> Directives | None:
+    return of_copy(asked, number) if number else as_known(made.directives, asked)
+
+
+def _ends(made: Sequence[Event]) -> bool:
+    first = made[0].directives if made else None
+    return first is not None and first.ends
+
+
+def _give_request(events: Sequence[Event], made: Sequence[Event]) -> None:
+    """Has the first event have the key of the request, which stands for all that it became."""
+    asked = events[0].directives if events else None
+    if asked is not None and asked.request is not None and made:
+        request = asked.request._replace(entry_count=len(made))
+        made[0].direct((made[0].directives or Directives())._replace(request=request))
 
 
 def _checked(event: Event, result: object) -> Sequence[Event]:

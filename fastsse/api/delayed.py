@@ -82,7 +82,11 @@ class DelayedPublish:
         def answered(error: FastsseError | None) -> None:
             done((entry_id, due_ms) if error is None else error)
 
-        self.schedule.add(entry_id, digest, due_ms, self._hub.prepare((event,)), answered)
+        made = self._hub.prepare((event,))
+        if made:
+            self.schedule.add(entry_id, digest, due_ms, made, answered)
+        else:
+            done(("", due_ms))  # Interceptors dropped it.
 
     def cancel(self, entry_id: str, done: Callable[[FastsseError | None], None]) -> None:
         """Cancels an event that waits; gives `done` NotKept for another id."""

@@ -40,6 +40,7 @@ __all__ = [
     "new_keys",
     "new_rows",
     "newest_sequence",
+    "repeats_of",
 ]
 
 KEYS_FULL_RETRY_S: Final = 30
@@ -352,3 +353,31 @@ def merged(events: Sequence[Event], known: Known, stored: Sequence[int]) -> Judg
             merged.duplicates += is_repeat
     merged.repeats = {index for index, place in enumerate(known) if place is not None}
     return merged
+
+
+def repeats_of(
+    positions: Sequence[int],
+    events: Sequence[Event],
+    duplicates: int,
+    firsts: Sequence[int | None],
+) -> int:
+    """How many events of a publisher were stored before, where copies of them were, too.
+
+    Arguments:
+        positions: of everything that the events became.
+        events: everything that the events became.
+        duplicates: how many of these were stored before.
+        firsts: for each event of the publisher the place of the first that it became; None for a
+            dropped one.
+    """
+    if not duplicates:
+        return 0
+    made = [place for place, event in zip(positions, events, strict=True) if not is_control(event)]
+    # What is new has the newest positions, each once.
+    new = set(sorted(set(made))[duplicates - len(made) :] if duplicates < len(made) else ())
+    count = 0
+    for first in firsts:
+        if first is not None and not is_control(events[first]):
+            count += positions[first] not in new
+            new.discard(positions[first])
+    return count

@@ -173,12 +173,14 @@ class Hub(PublishPath):
 
     def prepare(self, events: Sequence[Event]) -> Sequence[Event]:
         """The batch that `publish` would append now: intercepted, checked, and with the ends of
-        topics. Raises what `publish` gives to `done`."""
+        topics; empty when interceptors dropped all. Raises what `publish` gives to `done`."""
         if self.interceptors is not None:
             try:
                 events, _ = self.interceptors.apply(events)
             except InterceptorFailed as failed:
                 raise self._counted(failed) from None
+            if not events:
+                return events
         error = self._objection(events)
         if error is not None:
             raise self._counted(error)

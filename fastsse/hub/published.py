@@ -3,6 +3,7 @@
 from collections.abc import Collection, Mapping, Sequence
 from typing import TypeAlias
 
+from fastsse.backbone.judge import repeats_of
 from fastsse.entries import id_of
 from fastsse.errors import FastsseError
 from fastsse.events import Event
@@ -37,6 +38,11 @@ class Published:
         return self._positions
 
     @property
+    def placed(self) -> Sequence[int | None]:
+        """The position of each event of the publisher, None for one that interceptors dropped."""
+        return self._positions
+
+    @property
     def count(self) -> int:
         """Number of accepted events."""
         return len(self._events)
@@ -64,9 +70,16 @@ class InterceptedPublished(Published):
     __slots__ = ("_firsts",)
 
     def __init__(self, published: Published, firsts: Sequence[int | None]) -> None:
-        super().__init__(published._positions, published._events, published.duplicates)
+        positions, events = published._positions, published._events
+        duplicates = repeats_of(positions, events, published.duplicates, firsts)
+        super().__init__(positions, events, duplicates)
         self.sequence = published.sequence
         self._firsts = firsts
+
+    @property
+    def placed(self) -> Sequence[int | None]:
+        """As of Published."""
+        return [None if first is None else self._positions[first] for first in self._firsts]
 
     @property
     def count(self) -> int:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from fastsse.backbone.judge import JudgedPositions, repeats_of
 from fastsse.config import Config, ConfigError, OptionProblem
 from fastsse.errors import InterceptorFailed
 from fastsse.events import Event
@@ -32,16 +33,22 @@ def make_interceptors(
 
 def intercepting(interceptors: Interceptors, publish: Publish) -> Publish:
     """Returns a `publish` whose events pass the interceptors first. A dropped event is
-    acknowledged like a published one."""
+    acknowledged like a published one, and a copy is not counted as a repeat."""
 
     def publish_made(events: Sequence[Event], done: Callable[[Any], None]) -> None:
         try:
-            made = interceptors.apply(events).events
+            made, firsts = interceptors.apply(events)
         except InterceptorFailed as failed:
             done(failed)
             return
+
+        def acknowledge(outcome: Any) -> None:
+            if isinstance(outcome, JudgedPositions):
+                outcome.duplicates = repeats_of(outcome, made, outcome.duplicates, firsts)
+            done(outcome)
+
         if made:
-            publish(made, done)
+            publish(made, acknowledge)
         else:
             done(())
 

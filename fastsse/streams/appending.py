@@ -19,7 +19,7 @@ from fastsse.streams.requests import (
 )
 from fastsse.streamstate import StreamAsk, StreamRow
 
-__all__ = ["StreamAppender"]
+__all__ = ["StreamAppender", "newest_of"]
 
 
 class StreamAppender:
@@ -92,11 +92,11 @@ class StreamAppender:
         published: Published,
         done: Callable[[Appended | FastsseError], None],
     ) -> None:
-        positions = published.positions
+        placed = published.placed
         if not published.duplicates:
-            has_content = bool(request.body)
-            tail = positions[-2 if request.closes else -1] if has_content else row.tail
-            closed = positions[-1] if request.closes else 0
+            content = placed[:-1] if request.closes else placed
+            tail = newest_of(content) or row.tail
+            closed = (placed[-1] or 0) if request.closes else 0
             sequence = -1 if request.producer is None else request.producer.sequence
             if row.closed and not request.body:
                 closed = row.closed
@@ -130,6 +130,11 @@ class StreamAppender:
                 done(Appended(now, is_closed=not _only_closes(request)))
 
         self._finder.find(request.topic, found)
+
+
+def newest_of(placed: Sequence[int | None]) -> int:
+    """The position of the last event that was not dropped; 0: all were, or there is none."""
+    return next((place for place in reversed(placed) if place is not None), 0)
 
 
 def _only_closes(request: AppendRequest) -> bool:

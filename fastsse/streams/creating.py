@@ -7,6 +7,7 @@ from fastsse.backbone.stream_expiry import control_event
 from fastsse.errors import FastsseError, StreamChanged
 from fastsse.events import Event
 from fastsse.hub import Hub, Published
+from fastsse.streams.appending import newest_of
 from fastsse.streams.content import pieces_of
 from fastsse.streams.deleting import StreamRemover
 from fastsse.streams.forks import find_fork
@@ -160,11 +161,11 @@ class StreamCreator:
             elif isinstance(outcome, FastsseError):
                 done(outcome)
             else:
-                positions = outcome.positions
-                tail = positions[len(pieces)] if pieces else config.fork_place or positions[0]
-                if config.source is not None and not pieces:
-                    tail = config.fork_place
-                closed = positions[-1] if request.is_closed else 0
-                done(Created(StreamRow(positions[0], config, tail, closed), True))
+                placed = outcome.placed
+                begin = placed[0] or 0
+                empty = config.fork_place if config.source is not None else begin
+                tail = newest_of(placed[1 : 1 + len(pieces)]) or empty
+                closed = (placed[-1] or 0) if request.is_closed else 0
+                done(Created(StreamRow(begin, config, tail, closed), True))
 
         publish_safely(publish, events, published)
