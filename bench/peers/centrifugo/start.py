@@ -5,16 +5,15 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import sys
 from pathlib import Path
 
 from bench.peers.centrifugo import config
+from bench.peers.ports import free_port
 
 
 def main() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as chosen:
-        port = int(chosen.getsockname()[1])
+    port = free_port()
     path = Path(sys.argv[1]) / "config.json"
     more = json.loads(Path(sys.argv[2]).read_text()) if len(sys.argv) > 2 else {}
     path.write_text(json.dumps({**config(port), **more}))

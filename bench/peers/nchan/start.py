@@ -9,16 +9,11 @@ from __future__ import annotations
 import os
 import pwd
 import resource
-import socket
 import sys
 from pathlib import Path
 
 from bench.peers.nchan import CONFIG, MODULE, nginx
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as chosen:
-        return int(chosen.getsockname()[1])
+from bench.peers.ports import free_port
 
 
 def write_config(directory: Path, port: int) -> Path:
@@ -40,7 +35,7 @@ def write_config(directory: Path, port: int) -> Path:
 
 def main() -> None:
     directory = Path(sys.argv[1])
-    port = _free_port()
+    port = free_port()
     config = write_config(directory, port)
     print(f"listening on 127.0.0.1:{port}", flush=True)
     program = str(nginx())

@@ -67,7 +67,8 @@ def publishes(case: Case) -> str:
             hub.hang_up()
             lost = [text for text in accepted if text not in found]
             expect(not lost or stream.gaps, f"{len(lost)} of {len(accepted)} lost, and no notice")
-        return f"{len(accepted)} acknowledged, {len(lost)} lost"
+        reported = ", reported" if lost else ""
+        return f"{len(accepted)} acknowledged, {len(lost)} lost{reported}"
 
 
 @check("drain.free_port", "The port is free again at once", is_long=True)
