@@ -13,13 +13,15 @@ from typing import Any, Final
 from bench.peers.cases import CASES
 from tests.docs.blocks import ROOT
 
-__all__ = ["KEPT", "RUNS", "held", "kept", "measured", "peers", "speed"]
+__all__ = ["KEPT", "PEER_RUNS", "RUNS", "held", "kept", "measured", "peers", "speed"]
 
 #: Files in `bench/results` that the pages show.
 RUNS: Final = (
     *("delivery", "memory", "publishing", "stores", "nodes"),
     *("features", "operators", "redis"),
 )
+#: Those of `python -m bench.peers`.
+PEER_RUNS: Final = ("peers", "peers-mercure")
 _RESULTS: Final = ROOT / "bench" / "results"
 _HELD: Final = _RESULTS / "held"
 _KEPT: Final = _RESULTS / "kept"
@@ -118,13 +120,13 @@ def speed() -> str:
     return "\n".join(lines) + "\n"
 
 
-def peers() -> str:
-    """The run of `python -m bench.peers`: its table, what a peer does better, and versions."""
-    found = _read("peers")
-    lines = _wrapped(f"[The run](/bench/results/peers.json) {_circumstances(found)}:")
+def peers(run: str) -> str:
+    """A run of `python -m bench.peers`: its table, what a peer does better, and versions."""
+    found = _read(run)
+    lines = _wrapped(f"[The run](/bench/results/{run}.json) {_circumstances(found)}:")
     lines += ["", "<!-- not run: minutes -->", "```sh", *_commands(found), "```", ""]
     lines += [
-        (_RESULTS / "peers.md").read_text("utf-8"),
+        (_RESULTS / f"{run}.md").read_text("utf-8"),
         *(line for note in found["notes"] for line in _wrapped(f"- {note}")),
         "",
         "Where a peer that delivered all is better:",

@@ -22,7 +22,7 @@ from fastsse.metrics import COUNTERS, GAUGES, STORE_COUNTERS, STORE_GAUGES, Metr
 from fastsse.refusal_reasons import CLIENT_LIMITS, PUBLISH_REASONS, STREAM_REASONS
 from tests.conformance import FOLDER as SUITE  # Makes the suite importable.
 from tests.docs.blocks import ROOT
-from tests.docs.figures import KEPT, RUNS, held, kept, measured, peers, speed
+from tests.docs.figures import KEPT, PEER_RUNS, RUNS, held, kept, measured, peers, speed
 from tests.docs.manpages import share_files
 
 from sse_conformance import report  # isort: skip
@@ -184,6 +184,7 @@ HUBS = (
     "nchan",
     "pushpin",
     "centrifugo",
+    "mercure",
     "better-sse",
     "sse-starlette",
 )
@@ -249,7 +250,7 @@ PARTS: dict[str, Callable[[], str]] = {
     **{f"run-{run}": partial(measured, run) for run in RUNS},
     **{f"kept-{name}": partial(kept, name) for name in KEPT},
     "speed": speed,
-    "peers": peers,
+    **{run: partial(peers, run) for run in PEER_RUNS},
 }
 
 
