@@ -1,5 +1,7 @@
 """The encoder against the standard's parser: what is published is what every client reads."""
 
+from collections.abc import Callable
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -108,6 +110,36 @@ def test_frames_are_counted_while_something_holds_them() -> None:
     for left in (3, 2, 1, 0):
         assert _core.native_frames_alive() == before + left
         del frames[:1]
+
+
+@pytest.mark.parametrize("size", [1, 15, 16, 300, 5_000])
+def test_the_counted_memory_of_a_frame_is_its_bytes_and_one_header(size: int) -> None:
+    before = _core.native_bytes_held()
+    headers = set()
+    for make in (_core.raw_frame, _core.wire_frame):
+        frame = make(b"x" * size)
+        headers.add(_core.native_bytes_held() - before - len(frame.wire))
+        del frame
+        assert _core.native_bytes_held() == before
+    assert len(headers) == 1
+
+
+def test_a_wire_frame_is_its_bytes_alone() -> None:
+    head = b"HTTP/1.1 200 OK\r\n\r\n"
+    frame = _core.wire_frame(head)
+    assert (frame.wire, frame.body, frame.size) == (head, head, len(head))
+
+
+@pytest.mark.parametrize("make", [_core.raw_frame, _core.wire_frame])
+def test_a_frame_of_ready_bytes_is_no_event_and_has_no_place(
+    make: Callable[[bytes], _core.Frame],
+) -> None:
+    # So many that they do not all lie where others have just been freed.
+    frames = [_core.encode_frame(b"x" * 900, b"e", b"7-1", 9, 9 << 64 | 9, True) for _ in range(99)]
+    del frames
+    for frame in [make(b":x\n\n") for _ in range(999)]:
+        assert (frame.events, frame.position, frame.time_ms, frame.expires_ms) == (0, 0, 0, 0)
+        assert (frame.private, frame.data_kind) == (False, 0)
 
 
 def test_a_control_entry_of_an_empty_comment_is_no_notice() -> None:

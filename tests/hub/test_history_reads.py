@@ -583,6 +583,16 @@ def test_events_of_another_process_stay_within_the_bound_of_all() -> None:
     assert kept.read(None, START, None) == [START + 4, START + 5]
 
 
+def test_events_of_another_process_are_evicted_before_newer_ones_that_were_looked_at() -> None:
+    kept = Kept(history_total=4_000)
+    kept.history.expect(START + 2)
+    added = [kept.add(f"new/{n}") for n in range(12)]
+    before = kept.read(None, START, None)
+    assert 0 < len(before) < len(added)
+    handed_over(kept, [Event("old", "x"), Event("old", "x")], Evictions({}, START, START))
+    assert kept.read(None, START, None) == before
+
+
 def test_what_the_other_forgot_counts_as_evicted_of_topics_that_live_here() -> None:
     kept = Kept()
     kept.history.expect(START + 5)
