@@ -397,6 +397,20 @@ def test_evictions_of_another_history_are_of_live_and_other_topics() -> None:
     assert history.evicted_through(None) == first
 
 
+def test_a_reader_of_all_topics_learns_each_eviction_after_those_that_it_knows() -> None:
+    kept = Kept(TopicRule(match="none", history_events=0), history_events=1)
+    history = kept.history
+    first, second = kept.add("a"), kept.add("b")
+    known = history.clock
+    assert history.evicted(None, START).since(known) == 0
+    # Newer and older ones by turns.
+    for topic, place in (("none", START + 3), ("a", first), ("none", START + 5), ("b", second)):
+        kept.add(topic)
+        assert history.evicted(None, START).since(known) == place
+        known = history.clock
+        assert history.evicted(None, START).since(known) == 0
+
+
 def test_a_loss_evicts_everything_and_is_before_all_that_comes() -> None:
     kept = Kept()
     added = [kept.add("a"), kept.add("b", private=True)]
