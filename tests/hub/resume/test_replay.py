@@ -8,6 +8,7 @@ import pytest
 
 from fastsse._core import encode_frame
 from fastsse.auth.rights import Rights
+from fastsse.backbone import Stretch
 from fastsse.entries import Entry, encode_entries
 from fastsse.events import Event
 from fastsse.evicted import Evicted
@@ -24,6 +25,7 @@ from fastsse.hub.resume.pages import JoinedPage
 from fastsse.positions import format_position
 from fastsse.subscriptions import Cursor
 from tests.eventstream import parse
+from tests.hub.readers import memory_pages, read
 from tests.hub.resume.kept import START, Kept
 
 # --- private events
@@ -207,3 +209,15 @@ def test_nothing_before_the_source_began_is_missing_for_who_asks_for_kept_events
 def test_a_start_names_its_place_unless_only_the_first_page_can_say() -> None:
     assert ReplayStart(ReplayCursor(START, b"")).place == START
     assert ReplayStart(ReplayCursor(0, b"")).place is None
+
+
+def test_a_page_says_whether_memory_or_the_store_counts_its_evictions() -> None:
+    few = Kept(*"aaa", history_events=2)
+    pages, audience = memory_pages(few.history), few.audience("a")
+    assert not read(pages, audience, few.history.head - 1).is_stored
+    entries = stored("a", private=False)
+    few.history.head = entries[-1].position
+    stretch = Stretch(entries, entries[-1].position, True, Evicted())
+    made = pages.made(audience, START, stretch)
+    assert isinstance(made, JoinedPage)
+    assert made.is_stored
