@@ -3,6 +3,7 @@
 import time
 import tracemalloc
 from dataclasses import replace
+from unittest.mock import Mock
 
 import pytest
 
@@ -53,6 +54,19 @@ def test_chunked_streams_carry_the_opening_block_as_the_first_chunk(node: Node) 
     node.run_until(lambda: client.body.endswith(b"kept\n\n\r\n"))
     opening = f": fastsse\nretry: 3000\nid: {START_MS}-0\n\n".encode()
     assert client.body.startswith(b"%x\r\n%b\r\n" % (len(opening), opening))
+
+
+def test_a_deletion_sends_nothing_to_streams_that_do_not_ask_for_it(node: Node) -> None:
+    gone = node.publish("a", "0")
+    clients = [node.subscribe(*topics) for topics in (("a",), ("a", "b"), ("*",))]
+    deleted = Mock()
+    node.hub.delete_event("a", gone, deleted)
+    deleted.assert_called_once()
+    published = node.publish("a", "1")
+    for client in clients:
+        assert node.run_until_received(client, 1) == ["1"]
+        assert client.body.endswith(f"\n\nid: {published}\ndata: 1\n\n".encode())
+        assert client.body.count(b"\n\n") == 2
 
 
 def test_an_event_of_two_topics_reaches_a_stream_of_both_once(node: Node) -> None:

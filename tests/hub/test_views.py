@@ -11,6 +11,7 @@ from fastsse.config import HistoryOptions, StreamOptions
 from fastsse.errors import StreamRefused
 from fastsse.events import DATA_JSON, Event
 from fastsse.subscriptions import Cursor, View
+from tests.hub.afterrestart import BIG, PAGE_BYTES, restarted
 from tests.hub.onenode import Client, MakeNode, Node
 from tests.hub.storednode import Disk
 
@@ -178,6 +179,36 @@ def test_replay_from_the_store_is_the_same_as_from_memory(make_node: MakeNode) -
     stored = again.subscribe("a", cursor=Cursor("earliest"), view=view)
     assert again.run_until_received(stored, 10) == expected
     assert [one["meta"] for one in envelopes(stored)] == [{"n": n} for n in range(1, 20, 2)]
+
+
+def test_pages_of_the_store_without_an_event_of_a_view_are_passed_over(
+    make_node: MakeNode,
+) -> None:
+    before = make_node(disk=Disk())
+    start = before.publish("a")
+    for n in range(60):
+        data, event = (str(n), "tick") if n in (0, 30) else (BIG, "tock")
+        before.publish_all([Event("a", data, event=event)])
+    node = restarted(make_node, before, page_bytes=PAGE_BYTES)
+    client = node.resume("a", after=start, view=View(types=(b"tick",)))
+    node.run_until(lambda: node.hub.streams.replays == 0)
+    node.publish_all([Event("a", "live", event="tick")])
+    assert node.run_until_received(client, 3) == ["0", "30", "live"]
+    assert client.gaps == []
+
+
+@pytest.mark.parametrize("count", [0, 1, 2])
+def test_stream_ends_behind_an_end_that_is_stored(make_node: MakeNode, count: int) -> None:
+    before = make_node(disk=Disk())
+    start = before.publish("a")
+    for n in range(count):
+        before.publish("a", str(n))
+    before.publish_all([Event("a", "end", event="done"), Event("a", "later")])
+    node = restarted(make_node, before)
+    client = node.resume("a", after=start, view=View(until=(b"done",)))
+    node.run_until(lambda: client.is_ended and len(node.closed) == 1)
+    assert client.data == [*map(str, range(count)), "end"]
+    assert client.gaps == []
 
 
 def test_quiet_stream_does_not_age_into_a_gap(make_node: MakeNode) -> None:

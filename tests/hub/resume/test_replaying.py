@@ -392,6 +392,7 @@ def test_the_own_id_of_a_stored_private_event_is_unknown_without_a_grant(
     make_node: MakeNode, grants: list[str] | None, is_readable: bool, holds: bool
 ) -> None:
     before = make_node(disk=Disk())
+    before.publish("a", "0")
     before.publish("a", "secret", id="mine", private=True)
     before.publish("a", "1")
     node = restarted(make_node, before)
@@ -405,3 +406,21 @@ def test_the_own_id_of_a_stored_private_event_is_unknown_without_a_grant(
     # With grants for everything nothing has to be looked at.
     looks = [one for one in node.store.questions if one[:2] == ("read", ("*",))]
     assert len(looks) == (0 if grants == ["*"] else 1)
+
+
+@pytest.mark.parametrize("holds", [False, True])
+def test_the_last_stored_events_are_sent_though_a_private_one_is_before_them(
+    make_node: MakeNode, holds: bool
+) -> None:
+    before = make_node(disk=Disk())
+    before.publish("a", "0")
+    before.publish("a", "secret", private=True)
+    for n in (1, 2):
+        before.publish("a", str(n))
+    node = restarted(make_node, before)
+    node.store.holds = holds
+    client = node.subscribe("a", cursor=Cursor("last", 2))
+    node.run_until(lambda: node.hub.streams.replays == 0)
+    node.publish("a", "live")
+    assert node.run_until_received(client, 3) == ["1", "2", "live"]
+    assert client.gaps == []
