@@ -18,7 +18,7 @@ from fastsse.control.service import Answer, Broadcast, ControlClient, ControlSto
 from fastsse.errors import FastsseError, Unavailable
 from fastsse.log import get_logger
 
-__all__ = ["SUBJECT", "FeedBounds", "FeedService", "FeedTopics", "Feeds", "may_be_feed"]
+__all__ = ["SUBJECT", "FeedBounds", "FeedService", "FeedTopics", "Feeds", "may_be_feed", "reported"]
 
 log = get_logger("hub")
 SUBJECT: Final = "feeds"
@@ -37,6 +37,8 @@ IN_USE_S: Final = 3600.0
 CACHE_BYTES_MAX: Final = 16 * 1024 * 1024
 _TOPIC_COST_BYTES: Final = 70
 _READING_COST_BYTES: Final = 2_000
+#: Topics of a feed with which presence and hooks report a stream: they keep memory for each.
+REPORTED_MAX: Final = 1_000
 #: The least pause between two reports of the use of a feed by one worker.
 USE_EVERY_S: Final = 60.0
 _FULL_RETRY_S: Final = 60
@@ -48,6 +50,11 @@ class FeedBounds(NamedTuple):
     feeds: int
     total_bytes: int
     life_ms: int
+
+
+def reported(selectors: tuple[str, ...]) -> tuple[str, ...]:
+    """The selectors of a stream for presence and hooks: of a feed the first REPORTED_MAX."""
+    return tuple(selectors[:REPORTED_MAX]) if isinstance(selectors, FeedTopics) else selectors
 
 
 class FeedTopics(tuple[str, ...]):

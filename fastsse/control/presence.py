@@ -17,6 +17,7 @@ from typing import Any, Final, NamedTuple
 import orjson
 
 from fastsse.control.cluster import Answer, Change, Subscriber, packed_of
+from fastsse.control.feeds import reported
 from fastsse.control.roster import LocalRoster, Subscribed
 from fastsse.control.service import Broadcast, ControlClient, ControlStore, Publish
 from fastsse.errors import FastsseError, Unavailable
@@ -128,7 +129,7 @@ class Presence:
             self._streams.frombytes(bytes(missing * self._streams.itemsize))
             self._rests.extend([None] * missing)
         self._streams[slot] = stream
-        rest = self._rests[slot] = Subscriber("", selectors, payload).rest()
+        rest = self._rests[slot] = Subscriber("", reported(selectors), payload).rest()
         self._note(self._opened(stream, rest))
 
     def on_stream_closed(self, stream: int) -> None:

@@ -6,6 +6,7 @@ from typing import Any, Final
 import orjson
 
 from fastsse.auth.rights import Rights
+from fastsse.control.feeds import reported
 from fastsse.control.service import ControlClient
 from fastsse.hooks.notices import CLOSED, FIRST, LAST, OPENED, SUBJECT
 from fastsse.positions import now_ms
@@ -56,7 +57,7 @@ class HookReports:
         if self._reports_streams:
             subject, payload = (None, None) if rights is None else (rights.subject, rights.payload)
             name = self._name_of(stream)
-            opened = (OPENED, name, topics, subject, payload, client, now_ms())
+            opened = (OPENED, name, reported(topics), subject, payload, client, now_ms())
             packed = self._packed[stream] = _dumps(opened)
             self._note(packed)
 

@@ -1,15 +1,29 @@
 """Feeds: selections of very many topics, stored by `POST /feeds` and read by `?feed=ID`."""
 
+import asyncio
 import json
+from typing import Any
 from unittest.mock import Mock
 
 import pytest
 
 from fastsse.api.feeds import FEED_BYTES_MAX, FEED_TOPICS_MAX, FeedsInUse, read_feed
-from fastsse.control.feeds import CACHE_BYTES_MAX, FeedBounds, Feeds, FeedService, FeedTopics
+from fastsse.client import listen
+from fastsse.config import Config
+from fastsse.control.feeds import (
+    CACHE_BYTES_MAX,
+    REPORTED_MAX,
+    FeedBounds,
+    Feeds,
+    FeedService,
+    FeedTopics,
+)
 from fastsse.control.service import LocalControlClient, MemoryControlStore
 from fastsse.errors import FastsseError, InvalidSubscription, Unavailable
+from fastsse.reserved import HUB_PATH
+from fastsse.server import Server
 from tests.auth.minting import SECRET, grants, mint
+from tests.http.conftest import asked
 from tests.http.raw import connected, get, request, until
 
 SYMBOLS = [f"prices/{n:03}" for n in range(300)]
@@ -284,3 +298,24 @@ def test_equal_selections_have_the_same_id_and_others_have_not() -> None:
     one = FeedTopics.of(["b", "a", "a"])
     assert one.feed == read_feed(b'["a","b"]').feed != read_feed(b'["a,b"]').feed
     assert FeedTopics.unpack(one.feed, one.pack()) == ("a", "b")
+
+
+@pytest.mark.parametrize("count", [101, REPORTED_MAX + 1])
+async def test_streams_of_feeds_are_present_in_their_topics(count: int) -> None:
+    topics = [f"prices/{n:04}" for n in range(count)]
+    options: Any = {"jwt_key": SECRET, "anonymous": True, "subscriptions": True}
+    reader = mint(grants(subscribe=[f"{HUB_PATH}/subscriptions{{/topic}}{{/subscriber}}"]))
+    async with Server(Config(port=0, drain=0, **options)) as server:
+
+        async def present(topic: str) -> int:
+            by = f"Authorization: Bearer {reader.decode()}"
+            answer = await asked(server, "GET", f"/presence?topic={topic}", by)
+            return answer.json["count"]
+
+        async with listen(server.addresses[0], topics) as events:
+            server.publish(topics[-1], "x")
+            assert (await anext(events)).data == "x"
+            assert [await present(topics[n]) for n in (0, -2, -1)] == [1, 1, int(count == 101)]
+        async with asyncio.timeout(20):
+            while await present(topics[0]):  # noqa: ASYNC110
+                await asyncio.sleep(0.02)

@@ -14,6 +14,7 @@ import pytest
 import fastsse
 from fastsse.client import listen
 from fastsse.config import Config, ConfigError
+from fastsse.control.feeds import REPORTED_MAX
 from fastsse.hooks import outlet, service
 from fastsse.outbound import Signer
 from fastsse.server import Server
@@ -92,6 +93,22 @@ async def test_streams_are_reported_with_their_client_and_what_they_were_sent() 
     assert ended["events_sent"] >= 1
     assert ended["bytes_sent"] > 0
     assert ended["reason"]
+
+
+async def test_stream_of_a_feed_is_reported_with_its_first_thousand_topics() -> None:
+    topics = [f"a/{n:04}" for n in range(REPORTED_MAX + 1)]
+    async with Receiver(answer(204)) as receiver:
+        async with Server(config(rule(receiver))) as server:
+            async with listen(server.addresses[0], topics) as events:
+                server.publish(topics[-1], "x")
+                assert (await anext(events)).data == "x"
+                await until(lambda: len(notices(receiver)) == len(topics) + 2)
+            await until(lambda: len(notices(receiver)) == 2 * len(topics) + 3)
+        found = notices(receiver)
+    (opened,) = [one for one in found if one["hook"] == "connect"]
+    assert opened["topics"] == topics[:-1]
+    for hook in ("first", "last"):
+        assert sorted(one["topic"] for one in found if one["hook"] == hook) == topics
 
 
 async def test_topic_that_has_a_subscriber_again_within_linger_is_not_reported() -> None:
