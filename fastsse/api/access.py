@@ -47,6 +47,10 @@ class Access(Protocol):
         """Calls `then` with the rights of the subscriber, or answers with a problem; now or later.
         None: rights are not used here. `later`, if given, answers in place of a 503."""
 
+    def check_again(self, rights: Rights | None) -> None:
+        """Raises Unauthorised if the rights that `subscriber` gave have ended meanwhile. For an
+        answer that has waited. O(1)."""
+
     def admit_publisher(self, request: Request) -> None:
         """Checks the head before the body is read. Raises Problem, Unauthorised or Forbidden."""
 
@@ -84,6 +88,9 @@ class OpenAccess:
     ) -> None:
         """Accepts every subscriber."""
         then(None)
+
+    def check_again(self, rights: Rights | None) -> None:
+        """Accepts every subscriber."""
 
     def admit_publisher(self, request: Request) -> None:
         """Raises Problem (401, 403)."""

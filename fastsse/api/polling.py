@@ -92,8 +92,18 @@ class Polling:
             elif isinstance(outcome, FastsseError):
                 exchange.fail(outcome)
             else:
-                exchange.respond(self._response(outcome, form))
+                respond(outcome)
 
+        def respond(page: PollPage) -> None:
+            try:
+                self.access.check_again(rights)
+            except FastsseError as error:
+                exchange.fail(error)
+            else:
+                exchange.respond(self._response(page, form))
+
+        if rights is not None and rights.expires_s is not None:
+            wait_s = max(0.0, min(wait_s, rights.expires_s - time.time()))
         until_s = self._now_s() + wait_s if wait_s else 0.0
         try:
             request.on_gone = self._polls.open(subscription, rights, until_s, done)

@@ -436,6 +436,10 @@ class LimitedAccess:
         """As `Access`; `then` is not called for a client over a limit."""
         self._access.subscriber(request, exchange, self._counting(request, then), later)
 
+    def check_again(self, rights: Rights | None) -> None:
+        """As `Access`."""
+        self._access.check_again(rights)
+
     def admit_publisher(self, request: Request) -> None:
         """As `Access`."""
         self._access.admit_publisher(request)

@@ -1,8 +1,9 @@
 """One GET or HEAD of the Durable Streams protocol: a page, a long-poll or an event stream."""
 
 from collections.abc import Callable
-from typing import Final, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
+from fastsse.api.access import Access
 from fastsse.api.stream_answers import (
     CLOSED,
     NOT_STORED,
@@ -27,7 +28,7 @@ from fastsse.streams.requests import StreamMissing
 from fastsse.streams.service import DurableStreams
 from fastsse.streamstate import StreamRow
 
-__all__ = ["StreamRead"]
+__all__ = ["Reader", "StreamRead"]
 
 # Only a page with content behind it is cacheable: it never changes. The last page does.
 _SEALED: Final = b"max-age=3600, immutable"
@@ -41,6 +42,13 @@ _EVENT_STREAM: Final = (
 _ReadPage: TypeAlias = Callable[[str, StreamRow, int, ChunkRead], None]
 
 
+class Reader(NamedTuple):
+    """Who reads: the rights, None where they are not used, and what gave them."""
+
+    rights: Rights | None
+    access: Access
+
+
 class StreamRead:
     """One GET or HEAD."""
 
@@ -49,14 +57,14 @@ class StreamRead:
         streams: DurableStreams,
         request: Request,
         exchange: Exchange,
-        rights: Rights | None,
+        reader: Reader,
         topic: str,
         asked: ReadRequest,
     ) -> None:
         self._streams = streams
+        self._reader = reader
         self._request = request
         self._exchange = exchange
-        self._rights = rights
         self._topic = topic
         self._asked = asked
 
@@ -121,7 +129,7 @@ class StreamRead:
         return answer(200, lines, rendered(row.config, chunk.contents))
 
     def _cache_line(self, row: StreamRow, chunk: Chunk) -> bytes:
-        if row.config.private or self._rights is not None:
+        if row.config.private or self._reader.rights is not None:
             return b"Cache-Control: private, no-store\r\n"
         if not chunk.contents:
             return b"Cache-Control: no-cache\r\n"
@@ -139,6 +147,11 @@ class StreamRead:
             )
 
     def _polled(self, is_new: bool, row: StreamRow, after: int) -> None:
+        try:
+            self._reader.access.check_again(self._reader.rights)
+        except FastsseError as error:
+            self._exchange.fail(error)
+            return
         if not is_new:
             self._nothing(row)
             return
@@ -175,7 +188,7 @@ class StreamRead:
             return self._first_block(row, chunk)
 
         name = self._streams.tails.name(self._topic, row)
-        self._exchange.stream(TailSubscription(name, begin, head), self._rights)
+        self._exchange.stream(TailSubscription(name, begin, head), self._reader.rights)
 
     def _first_block(self, row: StreamRow, chunk: Chunk) -> tuple[bytes, bool]:
         """The first block: the page, and content appended while the stream was opened."""

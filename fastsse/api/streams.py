@@ -17,7 +17,7 @@ from fastsse.api.stream_answers import (
     type_line,
 )
 from fastsse.api.stream_intake import OpenStreams
-from fastsse.api.stream_reads import StreamRead
+from fastsse.api.stream_reads import Reader, StreamRead
 from fastsse.auth.rights import Rights
 from fastsse.errors import BadRequest, FastsseError, Forbidden, Unauthorised
 from fastsse.events import Event, check_topic
@@ -209,7 +209,8 @@ class StreamRoutes:
                 except FastsseError as error:
                     exchange.fail(error)
                     return
-                StreamRead(self._streams, request, exchange, rights, topic, asked).start(row)
+                reader = Reader(rights, self._access)
+                StreamRead(self._streams, request, exchange, reader, topic, asked).start(row)
 
             self._streams.find_readable(topic, found)
 

@@ -68,6 +68,11 @@ class TokenAccess:
 
         pending.wait(_answered(exchange, allowed, later))
 
+    def check_again(self, rights: Rights | None) -> None:
+        """Raises Unauthorised for a token that has expired or was revoked."""
+        if rights is not None:
+            self._guard.check_again(rights)
+
     def admit_publisher(self, request: Request) -> None:
         """Raises Unauthorised. If keys must be fetched, `publisher` decides when the body has
         arrived.

@@ -1,6 +1,7 @@
 """Who may read and publish in a mounted application: the application decides."""
 
 import inspect
+import time
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import Final
@@ -9,7 +10,7 @@ from fastsse.api.access import Known, Later, Then
 from fastsse.asgi.exchange import Scope
 from fastsse.auth.rights import Rights
 from fastsse.config import Config
-from fastsse.errors import FastsseError, Forbidden
+from fastsse.errors import FastsseError, Forbidden, Unauthorised
 from fastsse.http.cors import Cors
 from fastsse.http.problems import Problem
 from fastsse.http.request import Request
@@ -103,6 +104,11 @@ class MountAccess:
     ) -> None:
         """The rights that the application gave; None: public events only."""
         then(request.rights)
+
+    def check_again(self, rights: Rights | None) -> None:
+        """Raises Unauthorised for grants that have ended."""
+        if rights is not None and rights.has_expired(time.time()):
+            raise Unauthorised("The grants have ended (expires_s).")
 
     def admit_publisher(self, request: Request) -> None:
         """Raises Forbidden or Problem."""

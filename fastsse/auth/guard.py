@@ -157,6 +157,13 @@ class Guard:
         )
         return shown.rights if holds else None
 
+    def check_again(self, rights: Rights) -> None:
+        """Raises Unauthorised for the rights of a token that has expired or was revoked since.
+        O(1)."""
+        if rights.has_expired(self._now_s()):
+            raise Unauthorised("The token has expired (exp).")
+        self._unless_revoked(rights)
+
     def close(self) -> None:
         """Cancels pending fetches."""
         self.verifier.close()

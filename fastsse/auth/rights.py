@@ -137,6 +137,10 @@ class Rights:
         expires_ms, _, token_hash, issued_s = self.claims
         return expires_ms, token_hash, issued_s
 
+    def has_expired(self, now_s: float) -> bool:
+        """Whether they have ended at a time, in unix seconds."""
+        return self.expires_s is not None and self.expires_s <= now_s
+
     def covers_publish(self, topics: Iterable[str]) -> bool:
         """Whether every one of the topics may be published to. O(topics x templates)."""
         grants = self._publish

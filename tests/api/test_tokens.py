@@ -260,6 +260,62 @@ async def test_a_revoked_tokens_streams_end_and_it_opens_no_other(
     assert (await ask(guarded, "GET", "/events?topic=a", gone)).status == 401
 
 
+# Long-polls of both interfaces; the stream is made private first.
+POLLS = ("/events?topic=a&wait=30s", "/streams/a?offset=now&live=long-poll")
+
+
+async def private_stream(server: Server) -> str:
+    """Creates it; returns a path that appends to it."""
+    headers = (REVOKER, "Content-Type: text/plain", "Stream-Private: true")
+    assert (await ask(server, "PUT", "/streams/a", *headers, body=b"")).status == 201
+    return "/streams/a"
+
+
+@pytest.mark.parametrize("path", POLLS)
+async def test_a_poll_whose_token_is_revoked_while_it_waits_reads_nothing(
+    guarded: Server, path: str
+) -> None:
+    appends = await private_stream(guarded)
+    gone, kept = (bearer(subscribe=["a"], sub=name, iat=in_a_while(-5)) for name in ("ann", "bob"))
+    async with connected(guarded) as one, connected(guarded) as other:
+        await one.send(request("GET", path, gone))
+        await other.send(request("GET", path, kept))
+        await until(lambda: waiting(guarded) == 2)
+        body = b'{"sub":"ann"}'
+        assert (await ask(guarded, "POST", "/revoke", REVOKER, JSON, body=body)).status == 204
+        by = (REVOKER, "Content-Type: text/plain")
+        assert (await ask(guarded, "POST", appends, *by, body=b"secret")).status == 204
+        refused, read = await one.answer(), await other.answer()
+        assert (refused.status, b"secret" in refused.body) == (401, False)
+        assert (read.status, b"secret" in read.body) == (200, True)
+
+
+@pytest.mark.parametrize("path", POLLS)
+async def test_a_poll_whose_token_expires_while_it_waits_reads_nothing(
+    guarded: Server, path: str
+) -> None:
+    appends = await private_stream(guarded)
+    async with connected(guarded) as raw:
+        await raw.send(request("GET", path, bearer(subscribe=["a"], exp=time.time() + 0.7)))
+        await until(lambda: waiting(guarded) == 1)
+        await asyncio.sleep(0.8)
+        by = (REVOKER, "Content-Type: text/plain")
+        assert (await ask(guarded, "POST", appends, *by, body=b"secret")).status == 204
+        assert (await raw.answer()).status == 401
+
+
+async def test_a_poll_is_answered_when_its_token_expires(guarded: Server) -> None:
+    began_s = time.monotonic()
+    by = bearer(subscribe=["a"], exp=time.time() + 0.7)
+    assert (await ask(guarded, "GET", POLLS[0], by)).status == 401
+    assert time.monotonic() - began_s < 20
+
+
+def waiting(server: Server) -> int:
+    worker = server._worker
+    return worker._hub.streams.polls.waiting + worker.frontend.counters()["streams_waiting"]
+
+
 async def test_revoking_needs_its_own_grant(guarded: Server) -> None:
     body = b'{"sub":"ann"}'
     for by, status in ((bearer(["a", "/{x}"]), 403), (bearer(["$fastsse/revoke"]), 204)):
