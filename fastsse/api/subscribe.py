@@ -25,7 +25,7 @@ from fastsse.control.feeds import Feeds, FeedTopics, may_be_feed
 from fastsse.errors import FastsseError, InvalidSubscription, StreamRefused
 from fastsse.http.problems import Problem
 from fastsse.http.request import Request, Target
-from fastsse.http.responses import EVENT_STREAM, NOT_STORED, STATUS_LINES, Response
+from fastsse.http.responses import EVENT_STREAM, STATUS_LINES, Response
 from fastsse.http.router import Exchange
 from fastsse.hub.resume.finished import FinishedStreams
 from fastsse.subscriptions import EVENTS, HEAD, Cursor, Subscription, View
@@ -46,7 +46,6 @@ _NAMES: Final = _ONCE | CREDENTIAL_NAMES | {"topic"}
 _NUMBER: Final = re.compile(r"\d{1,9}", re.ASCII)
 _HEAD: Final = Response(STATUS_LINES[200] + EVENT_STREAM)
 # An EventSource does not reconnect after it.
-_OVER: Final = Response(STATUS_LINES[204] + NOT_STORED)
 _CHUNKED_HEAD: Final = Response(_HEAD.head + b"Transfer-Encoding: chunked\r\n")
 
 
@@ -196,7 +195,7 @@ class Subscribe:
 
         def found(is_over: bool) -> None:
             if is_over:
-                exchange.respond(_OVER)
+                exchange.turn_away(subscription, StreamRefused("over"))
             else:
                 exchange.stream(subscription, rights)
 

@@ -4,7 +4,7 @@ from typing import Final
 
 from fastsse.api.subscribe import Subscribe
 from fastsse.auth.rights import Rights
-from fastsse.errors import FastsseError, StreamRefused
+from fastsse.errors import FastsseError, InvalidSubscription, StreamRefused
 from fastsse.http.cors import Cors
 from fastsse.http.problems import Problem
 from fastsse.http.request import Request
@@ -37,6 +37,8 @@ class SubscribeByWebSocket:
         if request.method == b"HEAD":
             raise Problem(405, "HEAD is not allowed here.", header_lines=b"Allow: GET\r\n")
         self._cors.check_read(request.headers)
+        if any(name == "wait" for name, _ in request.target.pairs):
+            raise InvalidSubscription("wait", "is for GET /events; a WebSocket is a stream")
         request.websocket = accept_websocket(request)
         try:
             new_framing()

@@ -37,7 +37,12 @@ from fastsse.http.problems import Problem, problem_of, problem_response
 from fastsse.http.request import Request
 from fastsse.http.responses import CONTINUE, Response, json_response
 from fastsse.http.router import BodyReader, Route, StreamRequest
-from fastsse.http.websocket import WebSocketBridge, new_framing, open_pair
+from fastsse.http.websocket import (
+    WebSocketBridge,
+    ended_websocket,
+    new_framing,
+    open_pair,
+)
 from fastsse.subscriptions import Subscription
 from fastsse.trails import REQUEST_ID, request_id_line
 
@@ -482,6 +487,12 @@ class Connection(Lane, asyncio.Protocol):
         """Answers a subscriber with a retry time, logs the reason, and closes."""
         request, context = self._request, self._context
         if self._state != ANSWERING or request is None:
+            return
+        if why.reason == "over" and request.websocket is not None:
+            # A page sees no status of a refused WebSocket, and would try again for ever.
+            self.respond(ended_websocket(request.websocket))
+            if self._state == HEAD:
+                self._end(CLOSING)
             return
         answer = context.streams.turn_away(subscription, why, chunked=request.chunked)
         context.requests.turned_away(request, why, answer.head, self.peer())

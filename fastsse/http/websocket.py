@@ -16,12 +16,18 @@ from typing import TYPE_CHECKING, Final
 from fastsse.errors import FastsseError, StreamRefused
 from fastsse.http.problems import Problem
 from fastsse.http.request import Request
-from fastsse.http.responses import STATUS_LINES
+from fastsse.http.responses import STATUS_LINES, Response
 
 if TYPE_CHECKING:
     from wsproto.connection import Connection as Framing
 
-__all__ = ["WebSocketBridge", "WebSocketMissing", "accept_websocket", "open_pair"]
+__all__ = [
+    "WebSocketBridge",
+    "WebSocketMissing",
+    "accept_websocket",
+    "ended_websocket",
+    "open_pair",
+]
 
 _GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 _KEY_BYTES: Final = 16
@@ -59,6 +65,15 @@ def accept_websocket(request: Request) -> bytes:
         raise Problem(400, "Must be 16 bytes as base64.", field="Sec-WebSocket-Key")
     accept = base64.b64encode(hashlib.sha1(key + _GUID, usedforsecurity=False).digest())
     return _UPGRADED + b"Sec-WebSocket-Accept: %b\r\n" % accept
+
+
+def ended_websocket(head: bytes) -> Response:
+    """The answer that opens a WebSocket and closes it at once, because its stream is over.
+
+    Arguments:
+        head: from `accept_websocket`.
+    """
+    return Response(head, b"\x88\x02" + _OVER.to_bytes(2))
 
 
 def _is_key(key: bytes) -> bool:

@@ -96,6 +96,24 @@ async def test_end_of_its_topics_closes_it_with_1000_and_a_drain_with_1012(start
         await draining
 
 
+@pytest.mark.parametrize("query", ["topic=ends", "topic=t&until=done"])
+async def test_client_that_returns_after_the_end_is_closed_with_1000(
+    server: Server, query: str
+) -> None:
+    server.publish("t", "x", event="done")
+    server.publish("ends", "x", end=True)
+    async with ws(server, f"{query}&last_event_id=earliest") as first:
+        last = ""
+        with contextlib.suppress(ConnectionClosed):
+            while True:
+                lines = (await receive(first)).split("\n")
+                last = next((one[4:] for one in lines if one.startswith("id: ")), last)
+    for _ in range(2):
+        async with ws(server, f"{query}&last_event_id={last}") as again:
+            assert await code_of(again) == 1000
+    assert server.stream_count == 0
+
+
 async def test_its_stream_ends_with_the_client(server: Server) -> None:
     async with ws(server, "topic=t") as socket:
         await receive(socket)
@@ -200,6 +218,9 @@ async def test_bad_parameters_and_full_servers_are_statuses(start: Start) -> Non
         async with ws(server, "since=x"):
             pass
     assert refused.value.response.status_code == 400
+    with pytest.raises(InvalidStatus) as polled:
+        await connect(f"ws://127.0.0.1:{server.port}/ws?topic=t&wait=1s")
+    assert polled.value.response.status_code == 400
     async with ws(server, "topic=t") as socket:
         await receive(socket)
         with pytest.raises(InvalidStatus) as refused:
