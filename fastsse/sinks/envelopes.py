@@ -28,8 +28,8 @@ class EntryFilter:
     def __call__(self, entry: Entry) -> bool:
         """O(bytes) with an expression."""
         extras = entry.extras
-        if extras is not None and extras.control is not None:
-            return False
+        if not entry.frame.events:
+            return False  # A control entry, or an event that was deleted before it was sent.
         if entry.frame.private and not self._private:
             return False
         if self._filter is None:

@@ -120,6 +120,22 @@ async def test_a_busy_receiver_is_tried_with_the_same_request(tmp_path: pathlib.
         assert numbers(receiver) == [0, 0, 0, 1]
 
 
+async def test_events_that_are_deleted_while_a_receiver_is_away_are_not_sent(
+    tmp_path: pathlib.Path,
+) -> None:
+    async with Receiver(answer(503), answer(200)) as receiver:
+        async with Server(config(tmp_path, receiver.url)) as server:
+            await publish(server, 0, 1)
+            await until(lambda: len(receiver.bodies) == 1)
+            mistake = await server.publish_later("orders/1", {"n": 1}, key="k")
+            await server.publish_later("orders/2", {"n": 2})
+            await server.delete_event("orders/1", mistake)
+            await server.purge_topic("orders/2")
+            await publish(server, 3, 4)
+            await until(lambda: len(receiver.bodies) == 3)
+        assert numbers(receiver) == [0, 0, 3]
+
+
 async def test_refused_events_are_set_aside_and_later_ones_are_sent(
     tmp_path: pathlib.Path,
 ) -> None:
