@@ -16,7 +16,7 @@ from fastsse.backbone.sqlite.errors import HistoryError, trouble_of
 from fastsse.backbone.sqlite.file import HistoryFile
 from fastsse.backbone.sqlite.places import position_of
 from fastsse.backbone.sqlite.repair import repair
-from fastsse.backbone.sqlite.transfer import count_streams, export_lines, import_lines
+from fastsse.backbone.sqlite.transfer import export_lines, import_lines
 from fastsse.backbone.sqlite.trimming import Bounds, trim
 from fastsse.cli import EXIT_FAILED
 from fastsse.cli.clientoptions import read_duration
@@ -73,21 +73,19 @@ def repair_command(path: str) -> None:
 
 @history.command("export")
 @PATH
-def export_command(path: str) -> None:
-    """Write all events of a file to standard output, a line of JSON for each event.
+@click.option(
+    "--no-streams",
+    is_flag=True,
+    help="Leave out what makes topics durable streams, and producers: earlier versions refuse it.",
+)
+def export_command(path: str, no_streams: bool) -> None:
+    """Write all events of a file to standard output, a line of JSON for each event, topic, durable
+    stream and producer.
 
-    A server may use the file at the same time. Durable streams are exported as topics: a copy of
-    the files of a stopped server keeps them.
+    A server may use the file at the same time.
     """
-    for line in export_lines(path):
+    for line in export_lines(path, has_streams=not no_streams):
         sys.stdout.buffer.write(line + b"\n")
-    streams = count_streams(path)
-    if streams:
-        click.echo(
-            f"The file has {counted(streams, 'durable stream')}, exported as plain topics: an"
-            " import brings their events back, not the streams.",
-            err=True,
-        )
 
 
 @history.command("import")
@@ -103,14 +101,18 @@ def import_command(path: str, source: BinaryIO, complete: bool) -> None:
 
     Events keep their positions, and positions never decrease. Events that are in the file already
     are skipped, so an interrupted import can be repeated. Events that their topics have evicted
-    stay evicted. Stop the server first.
+    stay evicted. Durable streams keep their offsets; one that is in the file already is not
+    changed. Stop the server first.
 
     What was published after the export is missing. So clients that resume from before the import
-    receive a `fastsse.gap` event, except with --complete.
+    receive a `fastsse.gap` event, and readers of durable streams with content from after the export
+    410, except with --complete.
     """
     with _opened(path) as file:
         imported = import_lines(file, source, is_complete=complete)
     added = counted(imported.added, "event")
+    if imported.streams:
+        added += f" and {counted(imported.streams, 'durable stream')}"
     evicted = f", {imported.evicted:,} evicted" if imported.evicted else ""
     click.echo(f"{added} imported, {imported.known:,} were there already{evicted}.", err=True)
 

@@ -3,7 +3,6 @@
 import json
 import sqlite3
 from contextlib import closing
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,11 +12,8 @@ from fastsse.config import Config
 from fastsse.entries import Entry
 from fastsse.events import Event
 from fastsse.positions import format_position, parse_position
-from fastsse.server import Server
 from tests.backbone.storage import Clock, abandon, opened
-from tests.http.conftest import asked
 from tests.hub.backbone_contract import EVERY_FIELD, START_MS, same
-from tests.streams.test_protocol import created
 
 Captured = pytest.CaptureFixture[str]
 EVERYTHING = Config(history_age="3650d")
@@ -76,21 +72,6 @@ async def test_an_export_has_every_field_and_an_import_brings_all_of_it_back(
         assert all(map(same, found, entries))
         # What was evicted of the one was evicted of the other, and nothing more.
         assert (await tail.read(("a",), 0)).evicted_through < entries[0].position
-
-
-async def test_an_export_says_that_it_leaves_durable_streams_out(
-    path: Path, capfd: Captured
-) -> None:
-    await filled(path, *EVENTS)
-    assert main(["history", "export", str(path)]) == 0
-    assert capfd.readouterr().err == ""
-    async with Server(Config(port=0, drain=0, store=f"sqlite:{path}")) as server:
-        await created(partial(asked, server), "/streams/log", body=b"kept")
-    capfd.readouterr()
-    assert main(["history", "export", str(path)]) == 0
-    done = capfd.readouterr()
-    assert "1 durable stream, exported as plain topics" in done.err
-    assert '"data":"kept"' in done.out
 
 
 async def test_an_import_never_moves_positions_back(

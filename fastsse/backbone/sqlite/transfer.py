@@ -1,12 +1,12 @@
 """A history file as lines of JSON, and back: `fastsse history export` and `import`.
 
-The first line is about the file, then one for each topic, then one for each event in its order.
-All positions are text. What is read is validated as if a publisher had sent it. An import never
-moves positions back: the next position is higher than all that the file ever used and all that were
-imported.
+The first line is about the file, then one for each topic, then one for each event in its order
+(`event_lines.py`), then what is known of durable streams (`stream_transfer.py`). All positions are
+text. What is read is validated as if a publisher had sent it. An import never moves positions back:
+the next position is higher than all that the file ever used and all that were imported.
 
 An event has all topics that it was published to, because rights depend on them. A topic that
-evicted the event does not get it back. A durable stream becomes a plain topic.
+evicted the event does not get it back.
 """
 
 import sqlite3
@@ -18,24 +18,23 @@ import orjson
 
 from fastsse.backbone.sqlite.erasing import is_blank
 from fastsse.backbone.sqlite.errors import HistoryError
+from fastsse.backbone.sqlite.event_lines import event_fields, read_event
 from fastsse.backbone.sqlite.file import HistoryFile
 from fastsse.backbone.sqlite.inserts import store_kept, store_lost
-from fastsse.backbone.sqlite.places import fits, place_of, position_of
-from fastsse.backbone.sqlite.schema import State, open_reading, read_state, unpacker, versions
+from fastsse.backbone.sqlite.places import place_of, position_of
+from fastsse.backbone.sqlite.schema import State, open_reading, read_state, unpacker
+from fastsse.backbone.sqlite.stream_transfer import ExportedStreams, ImportedStreams
 from fastsse.backbone.sqlite.upgrade import LOST_RECORD
-from fastsse.directives import BLANK, Directives, read_control
-from fastsse.entries import Entry, encode_entries, pack_entry
+from fastsse.entries import Entry, pack_entry, unpack_entries
 from fastsse.errors import InvalidEvent
-from fastsse.events import DATA_BYTES, DATA_JSON, DATA_TEXT, Event, check_topic
+from fastsse.events import check_topic
 from fastsse.positions import (
     format_position,
     parse_position,
     position_at,
-    position_ms,
-    uuid_of_position,
 )
 
-__all__ = ["BadExportLine", "Imported", "count_streams", "export_lines", "import_lines"]
+__all__ = ["BadExportLine", "Imported", "export_lines", "import_lines"]
 
 FORMAT: Final = 1
 _NO_PLACE: Final = "0-0"
@@ -51,51 +50,44 @@ class BadExportLine(HistoryError):
 
 
 class Imported(NamedTuple):
-    """The result of an import: events that were added, events that were there already, and events
-    that all of their topics have evicted."""
+    """The result of an import: events that were added, events that were there already, events that
+    all of their topics have evicted, and durable streams that were added."""
 
     added: int
     known: int
     evicted: int
+    streams: int
 
 
-def export_lines(path: str) -> Iterator[bytes]:
+def export_lines(path: str, *, has_streams: bool = True) -> Iterator[bytes]:
     """The whole file as lines without line ends, in one snapshot. A server may use the file
-    meanwhile.
+    meanwhile. `has_streams`: with what makes topics durable streams, and with producers.
 
-    Raises HistoryError. O(events), one at a time.
+    Raises HistoryError. O(events), one at a time, and O(streams) in memory.
     """
     connection = open_reading(path)
     try:
         connection.execute("BEGIN")
         yield orjson.dumps(_head_of(read_state(connection)))
+        streams = ExportedStreams(connection)
         topics = "SELECT name, evicted_through FROM topic ORDER BY number"
         for name, evicted_through in connection.execute(topics):
-            yield orjson.dumps({"topic": name, "evicted_through": _text(evicted_through)})
+            through = max(evicted_through, streams.dropped.get(name, 0))
+            yield orjson.dumps({"topic": name, "evicted_through": _text(through)})
         unpack = unpacker(connection)
         for place, record in connection.execute("SELECT place, record FROM event ORDER BY place"):
             if record == LOST_RECORD:
                 yield orjson.dumps(_lost_fields(connection, place))
-            else:
-                yield orjson.dumps(_fields(unpack(record)[0]))
+                continue
+            (entry,) = unpack(record)
+            if any(place > streams.dropped.get(name, -1) for name in entry.topics):
+                streams.note(place, entry)
+                yield orjson.dumps(event_fields(entry))
+        if has_streams:
+            yield from map(orjson.dumps, streams.lines())
     except (sqlite3.Error, UnicodeError, ValueError, TypeError) as error:
         why = f"can't be read: {error} (`fastsse history repair` keeps what is whole)"
         raise HistoryError(path, why) from error
-    finally:
-        connection.close()
-
-
-def count_streams(path: str) -> int:
-    """The durable streams of a file. An export has their content as events of topics, but not what
-    makes them streams. Raises HistoryError."""
-    connection = open_reading(path)
-    try:
-        if versions(connection)[1] < 2:
-            return 0
-        (count,) = connection.execute("SELECT count(*) FROM stream").fetchone()
-        return int(count)
-    except sqlite3.Error as error:
-        raise HistoryError(path, f"can't be read: {error}") from error
     finally:
         connection.close()
 
@@ -111,7 +103,8 @@ def import_lines(
     already, with the same position, stays.
 
     An export has no trace of what was published after it. So streams that resume from before the
-    import receive a gap event, unless the caller knows that the export `is_complete`.
+    import receive a gap event, and durable streams may have lost content behind the export, unless
+    the caller knows that the export `is_complete`.
 
     Raises BadExportLine for a line that is none, or whose position has another event. O(events log
     n).
@@ -122,14 +115,14 @@ def import_lines(
     # Before the first line too, because an import can be interrupted.
     _mark_lost(file, now_ms())
     imported = importing.run(lines)
-    _mark_lost(file, now_ms())
+    _mark_lost(file, now_ms(), importing.last_place if imported.streams else None)
     return imported
 
 
-def _mark_lost(file: HistoryFile, now_ms: int) -> None:
-    # Exports have no durable streams.
+def _mark_lost(file: HistoryFile, now_ms: int, streams_after: int | None = None) -> None:
+    """Notes that events may be missing; of durable streams those after a place, None: none."""
     through = max(file.state.leased_through, place_of(position_at(now_ms)))
-    file.own_up(through, streams_after=None)
+    file.own_up(through, streams_after)
 
 
 class _Import:
@@ -143,8 +136,11 @@ class _Import:
         self._evicted: dict[str, int] = {}
         self._forgotten = 0
         self._entries: list[Entry] = []
+        self._streams: Final = ImportedStreams(file)
         self._added = self._known = self._gone = 0
         self._number = 0
+        #: Of the newest event of the lines.
+        self.last_place = 0
 
     def run(self, lines: Iterable[bytes]) -> Imported:
         for line in lines:
@@ -158,16 +154,20 @@ class _Import:
             if len(self._entries) >= STEP_EVENTS:
                 self._store()
         self._store()
+        self._streams.store()
         self._file.flush()
-        return Imported(self._added, self._known, self._gone)
+        return Imported(self._added, self._known, self._gone, self._streams.added)
 
     def _take(self, fields: dict[str, Any]) -> None:
         if "fastsse_history" in fields:
             self._take_head(fields)
         elif "lost" in fields and fields["lost"] is True:
             self._take_lost(fields)
+        elif ImportedStreams.is_of_streams(fields):
+            self._store()
+            self._streams.take(fields)
         elif "position" in fields:
-            self._entries.append(_entry(fields))
+            self._entries.append(read_event(fields))
         else:
             self._take_topic(fields)
 
@@ -211,6 +211,7 @@ class _Import:
             return
         new = self._new(entries)
         last = max(place_of(entry.position) for entry in entries)
+        self.last_place = max(self.last_place, last)
         with self._file.transaction(synced=False):
             if self._is_new and not self._has_head:
                 # Nothing is known of what came before the first of them.
@@ -219,6 +220,8 @@ class _Import:
             self._has_head = True
             kept = [(entry, self._keeping(entry)) for entry in new]
             stored = [(entry, topics) for entry, topics in kept if topics]
+            for entry, topics in stored:
+                self._check_content(entry, topics)
             store_kept(self._file, stored)
             self._file.update(leased_through=max(self._file.state.leased_through, last))
         self._added += len(stored)
@@ -238,6 +241,17 @@ class _Import:
             and not unknown < place <= rows[name].evicted_through
         ]
 
+    def _check_content(self, entry: Entry, topics: list[str]) -> None:
+        topic = self._streams.changed_by(entry, topics)
+        if topic is not None:
+            text = format_position(entry.position).decode()
+            raise BadExportLine(
+                self._file.path,
+                self._number,
+                f"position {text} (or one of the lines before it) would change the durable stream"
+                f" {topic}, which the file has already",
+            )
+
     def _new(self, entries: list[Entry]) -> list[Entry]:
         """Those that are not in the file; raises when another event has such a position."""
         by_place = {place_of(entry.position): entry for entry in entries}
@@ -246,7 +260,7 @@ class _Import:
         for place in self._file.stored_places(by_place):
             entry = by_place.pop(place)
             record = self._file.record(place) or b""
-            if record != pack_entry(entry) and not is_blank(record):
+            if record != pack_entry(entry) and not is_blank(record) and not _same(record, entry):
                 text = format_position(entry.position).decode()
                 why = f"position {text} is another event's (or one of the lines before it)"
                 raise BadExportLine(self._file.path, self._number, why)
@@ -271,6 +285,16 @@ def _lost_fields(connection: sqlite3.Connection, place: int) -> dict[str, object
     return {"position": _text(place), "topics": [name for (name,) in rows], "lost": True}
 
 
+def _same(record: bytes, entry: Entry) -> bool:
+    """Whether a record has the event of a line: it may have more than an export does, such as the
+    key of its publisher."""
+    try:
+        (stored,) = unpack_entries(record)
+    except (ValueError, TypeError):
+        return False
+    return orjson.dumps(event_fields(stored)) == orjson.dumps(event_fields(entry))
+
+
 def _text(place: int) -> str:
     return format_position(position_of(place)).decode()
 
@@ -280,107 +304,6 @@ def _place(text: object) -> int:
     if position is None:
         raise ValueError(f"{text!r} is no position")
     return place_of(position)
-
-
-def _fields(entry: Entry) -> dict[str, object]:
-    """An entry's event, taken out of its frame again (WHATWG HTML 9.2.6)."""
-    fields: dict[str, bytes] = {}
-    data: list[bytes] = []
-    for line in entry.frame.body.split(b"\n")[:-2] if entry.frame.events else ():
-        name, _, value = line.partition(b":")
-        value = value.removeprefix(b" ")
-        if name == b"data":
-            data.append(value)
-        else:
-            fields[name.decode()] = value
-    own_id, event, retry = entry.own_id, fields.get("event"), fields.get("retry")
-    uuid = own_id is None and fields.get("id") == uuid_of_position(entry.position)
-    return {
-        "position": format_position(entry.position).decode(),
-        "topics": entry.topics,
-        "id": None if own_id is None else own_id.decode(),
-        "event": None if event is None else event.decode(),
-        "retry": None if retry is None else int(retry),
-        "private": entry.frame.private,
-        "id_style": "uuid" if uuid else "position",
-        "data": b"\n".join(data).decode(),
-    } | _extra_fields(entry)
-
-
-def _extra_fields(entry: Entry) -> dict[str, object]:
-    """The optional fields; absent when the entry has none."""
-    fields: dict[str, object] = {}
-    if entry.frame.data_kind:
-        fields["data_kind"] = _KINDS[entry.frame.data_kind]
-    if entry.extras is not None and entry.extras.meta is not None:
-        fields["meta"] = orjson.Fragment(entry.extras.meta)
-    if not entry.frame.events:
-        control = None if entry.extras is None else entry.extras.control
-        fields["control"] = orjson.Fragment(control or BLANK)
-    if entry.frame.expires_ms:
-        fields["expires"] = entry.frame.expires_ms
-    return fields
-
-
-_KINDS: Final = {DATA_TEXT: "text", DATA_JSON: "json", DATA_BYTES: "bytes"}
-_KIND_NUMBERS: Final = {name: kind for kind, name in _KINDS.items()}
-_FIELDS: Final = {
-    "position",
-    "topics",
-    "id",
-    "event",
-    "retry",
-    "private",
-    "id_style",
-    "data",
-    "data_kind",
-    "meta",
-    "control",
-    "expires",
-}
-
-
-def _entry(fields: dict[str, Any]) -> Entry:
-    unknown = fields.keys() - _FIELDS
-    if unknown:
-        raise ValueError(f"unknown field {sorted(unknown)[0]!r}")
-    text = fields["position"]
-    position = parse_position(text) if isinstance(text, str) else None
-    if position is None or not fits(position):
-        raise ValueError(f"{text!r} is no position that can be stored")
-    style = fields.get("id_style", "position")
-    if style not in ("position", "uuid") or not isinstance(fields.get("private", False), bool):
-        raise ValueError("id_style must be position or uuid, private true or false")
-    kind = _KIND_NUMBERS.get(fields.get("data_kind", "text"))
-    if kind is None:
-        raise ValueError("data_kind must be text, json or bytes")
-    event = Event(
-        fields["topics"],
-        fields["data"],
-        fields.get("event"),
-        fields.get("id"),
-        fields.get("retry"),
-        private=fields.get("private", False),
-        id_style=style,
-        meta=fields.get("meta"),
-        data_kind=kind,
-        directives=_directives(fields, position),
-    )
-    return encode_entries([position], [event])[0]
-
-
-def _directives(fields: dict[str, Any], position: int) -> Directives | None:
-    """What makes an event a control entry, or has it expire."""
-    control, expires = fields.get("control"), fields.get("expires")
-    if expires is not None and type(expires) is not int:
-        raise ValueError("expires must be milliseconds")
-    if expires is not None:
-        return Directives(ttl_ms=max(1, expires - position_ms(position)))
-    if control is None:
-        return None
-    text = orjson.dumps(control)
-    read_control(text)
-    return Directives(control=text)
 
 
 def _why(error: Exception) -> str:
