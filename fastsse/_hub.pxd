@@ -103,7 +103,7 @@ cdef class HistoryLog:
     cdef public Py_ssize_t events
     cdef public int64_t bytes
     cdef int64_t total_bytes
-    # Of exempt topics; they do not count for the total.
+    # Of exempt topics, each event once; they do not count for the total.
     cdef readonly int64_t exempt_bytes
     cdef Place head_place
     cdef Place public_head_place
@@ -143,6 +143,7 @@ cdef class HistoryLog:
     cdef int evict_at(self, Topic topic, Place place) except -1
     cdef int age(self, Frame frame, owners, int64_t age_ms) except -1
     cdef int evict_first(self, Topic topic) except -1
+    cdef bint has_other_exempt(self, Topic topic, Place place) except -1
     cdef int forget(self, Frame frame, Bounds rule) except -1
     cdef int64_t next_tick(self) noexcept
     cdef int note_newest_gone(self, Place place) except -1

@@ -199,7 +199,7 @@ class HistoryLog:
 
     Attributes:
         topics: as given.
-        exempt_bytes: what events of exempt topics cost; they do not count for the total.
+        exempt_bytes: what events of exempt topics cost, each once; they do not count for the total.
         head: the position of the newest event.
         public_head: the newest position that is no private event's.
         times: which time belongs to which position, where positions were ahead of the clock.
@@ -280,7 +280,8 @@ class HistoryLog:
         """Older events were added, which may go before those that rules spare."""
 
     def exempt(self, topic: Topic, rule: Bounds, is_exempt: bool) -> None:
-        """Gives a topic a rule. An exempt one is evicted by no total, and does not count for it."""
+        """Gives a topic a rule. An exempt one is evicted by no total, and does not count for it.
+        O(events log n) where that changes."""
 
     def evict_oldest(self) -> None:
         """Evicts the oldest event of all from every topic that keeps it. Raises LookupError when

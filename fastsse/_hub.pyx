@@ -568,12 +568,16 @@ cdef class HistoryLog:
             self.public_head_place = self.head_place
         if frame.data.position_ms > frame.data.time_ms:
             self.times.note(frame.data.time_ms, int_of(self.head_place))
-        cdef bint is_full = False
+        cdef bint is_full = False, is_exempt = False
         if type(owners) is tuple:
             for topic in <tuple>owners:
                 is_full |= self.add_to(<Topic?>topic, frame, cost)
+                is_exempt |= (<Topic>topic).is_exempt
         else:
             is_full = self.add_to(<Topic?>owners, frame, cost)
+            is_exempt = (<Topic>owners).is_exempt
+        if is_exempt:
+            self.exempt_bytes += cost
         self.whole.add(frame, owners)
         self.events += 1
         self.bytes += cost
@@ -601,8 +605,6 @@ cdef class HistoryLog:
         log.bytes += cost
         topic.rule.kept_events += 1
         topic.rule.kept_bytes += frame.data.body_bytes
-        if topic.is_exempt:
-            self.exempt_bytes += cost
         return log.is_over(topic.rule) or (topic.rule.keep_last and self.has_spared(topic))
 
     cdef bint has_spared(self, Topic topic) noexcept:
@@ -675,11 +677,25 @@ cdef class HistoryLog:
         return False
 
     def exempt(self, Topic topic not None, Bounds rule not None, bint is_exempt):
-        cdef int64_t size = 0 if topic.log is None else topic.log.bytes
-        if topic.is_exempt != is_exempt:
+        cdef int64_t size = 0
+        if topic.is_exempt != is_exempt and topic.log is not None:
+            for frame in topic.log.frames[topic.log.start:]:
+                if not self.has_other_exempt(topic, place_of(<Frame>frame)):
+                    size += cost_of(<Frame>frame)
             self.exempt_bytes += size if is_exempt else -size
         topic.is_exempt = is_exempt
         topic.rule = rule
+
+    cdef bint has_other_exempt(self, Topic topic, Place place) except -1:
+        """Whether another exempt topic keeps the event at a place. O(log n)."""
+        owners = self.whole.owners[self.whole.find_at(place)]
+        if type(owners) is not tuple:
+            return False
+        for other in <tuple>owners:
+            if other is not topic and (<Topic>other).is_exempt and not has_evicted(
+                    <Topic>other, place):
+                return True
+        return False
 
     def look_at_all_again(self):
         self.unspared_after = self.exempt_through = Place(0, 0)
@@ -739,7 +755,7 @@ cdef class HistoryLog:
         cdef Place place
         cdef Py_ssize_t index
         cdef Frame frame, blank
-        cdef int64_t more
+        cdef int64_t more, exempt_more = 0
         set_place(&place, position)
         index = self.whole.find(place, False)
         if index == len(self.whole.frames) or not is_same(self.whole.places[index], place):
@@ -752,8 +768,9 @@ cdef class HistoryLog:
         for topic in owners if type(owners) is tuple else (owners,):
             if (<Topic>topic).log is not None:
                 more = (<Topic>topic).log.put(place, blank)
-                if (<Topic>topic).is_exempt:
-                    self.exempt_bytes += more
+                if (<Topic>topic).is_exempt and more:
+                    exempt_more = more  # The same for each.
+        self.exempt_bytes += exempt_more
         extras = self.extras_at.pop(position, None)
         if extras is not None:
             self.bytes -= extras.size + EXTRAS_COST
@@ -783,7 +800,7 @@ cdef class HistoryLog:
         """Has a topic evict its oldest event, and forgets that when no other topic keeps it."""
         cdef TopicLog log = topic.log
         cdef Frame frame = log.drop()
-        if topic.is_exempt:
+        if topic.is_exempt and not self.has_other_exempt(topic, place_of(frame)):
             self.exempt_bytes -= cost_of(frame)
         topic.evicted = place_of(frame)
         topic.evicted_at = self.next_tick()

@@ -443,16 +443,18 @@ class History(HistoryLog):
         self._learn(evictions)
         if gone_through := older.cut():
             self.note_gone(gone_through)
-        for topic, log in older.logs.items():
-            is_exempt = topic.is_exempt
+        exempt = [topic for topic in older.logs if topic.is_exempt]
+        for topic in exempt:
             self.exempt(topic, topic.rule, False)
+        for topic, log in older.logs.items():
             if topic.log is not None:
                 topic.log.prepend(log)
             elif log.frames:
                 topic.log = log
                 self.bytes += TOPIC_COST_BYTES
-            self.exempt(topic, topic.rule, is_exempt)  # With the older events.
         self.whole.prepend(older.frames, older.owners)
+        for topic in exempt:  # With the older events.
+            self.exempt(topic, topic.rule, True)
         self.look_at_all_again()
         ahead = ((one.time_ms, one.position) for one in older.frames if one.lead_ms > 0)
         self.times = TimeMarks(chain(ahead, self.times))
@@ -591,9 +593,9 @@ class History(HistoryLog):
         elif op == "drop":
             if topic.ended_at:
                 self.on_reopen(topic)
+            self.evict_through(topic, position)
             if topic.is_exempt:
                 self.exempt(topic, self._topics.rules.rule(topic.name), False)
-            self.evict_through(topic, position)
 
     def _index_older(self, own_id: bytes, position: int) -> None:
         """Makes `find` return the earliest event of an id."""

@@ -5,8 +5,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import pytest
+from hypothesis import given as given_by
+from hypothesis import settings
+from hypothesis import strategies as st
 
 from fastsse._core import load_frame
+from fastsse._hub import EVENT_COST_BYTES
 from fastsse.auth.rights import Rights
 from fastsse.config import HistoryOptions, TopicRule
 from fastsse.directives import NO_NOTICE, directives_of
@@ -719,6 +723,51 @@ def test_what_was_deleted_of_a_durable_stream_counts_no_more() -> None:
     history.evict_through(a, history.head)
     kept.control(b'{"op":"stream-drop"}', "stream")
     assert (history.exempt_bytes, history.bytes, history.events) == (0, 0, 0)
+
+
+def exempt_cost(kept: Kept) -> int:
+    """What the events cost that a durable stream keeps."""
+    cost = 0
+    for frame, owners in kept.history.whole.owned_after(START):
+        topics = owners if isinstance(owners, tuple) else (owners,)
+        if any(one.is_exempt and frame.position > one.evicted_through for one in topics):
+            cost += frame.size + EVENT_COST_BYTES
+    return cost
+
+
+@settings(deadline=None, max_examples=200)
+@given_by(st.lists(st.tuples(st.integers(0, 6), st.sets(st.sampled_from("stua"), min_size=1))))
+def test_an_event_of_several_durable_streams_counts_once(
+    script: list[tuple[int, set[str]]],
+) -> None:
+    kept = Kept(TopicRule(match="a", history_events=2))
+    history = kept.history
+    history.keeps_streams = True
+    for step, names in script:
+        first, *_ = topics = sorted(names)
+        if step == 0:
+            kept.control(b'{"op":"stream-create"}', first)
+        elif step == 1:
+            kept.control(b'{"op":"stream-drop"}', first)
+        elif step == 2:
+            history.blank(history.head)
+        else:
+            kept.add(*topics)
+        assert history.exempt_bytes == exempt_cost(kept)
+
+
+def test_events_of_two_durable_streams_do_not_lift_the_bound_of_others() -> None:
+    kept = Kept(history_total=20_000)
+    kept.history.keeps_streams = True
+    for name in ("s", "t"):
+        kept.control(b'{"op":"stream-create"}', name)
+    for _ in range(500):
+        kept.add("s", "t")
+    for _ in range(500):
+        kept.add("plain")
+    plain = kept.topics.intern("plain")
+    assert plain.log is not None
+    assert 15_000 < plain.log.bytes <= 20_000
 
 
 def test_a_durable_stream_keeps_all_of_it_until_it_is_deleted() -> None:
