@@ -271,6 +271,19 @@ class History(HistoryLog):
             through = max(topic.evicted_through for topic in selection)
         return through if through > self.expected_through else self.expected_through
 
+    def evicted_after(self, selection: Selection, place: int) -> Iterator[str]:
+        """The topics of a selection that evicted events after a place; names of forgotten topics
+        too, whichever these are. O(topics)."""
+        topics = self._topics.by_name.values() if selection is None else selection
+        for topic in topics:
+            if topic.evicted_through > place:
+                yield topic.name
+        if self._topics.forgotten_through > place:
+            yield ""
+        for name, through in self._topics.remembered():
+            if through > place:
+                yield name
+
     def before_newest(
         self, selection: Selection, count: int, rights: Rights | None = None
     ) -> tuple[int, bool]:

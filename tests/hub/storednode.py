@@ -38,7 +38,8 @@ class Disk:
 
 
 class StoredBackbone:
-    """A backbone on a disk. While `holds`, questions wait for `answer`."""
+    """A backbone on a disk. While `holds`, questions wait for `answer`; what is answered is as it
+    was when they were asked if it `reads_at_once`."""
 
     judges_each = False
     append_now = None
@@ -48,6 +49,7 @@ class StoredBackbone:
         self.start = max(disk.head, position_at(now_ms()))
         self.trouble: str | None = None
         self.holds = False
+        self.reads_at_once = False
         self.fails = False
         self.has_ended = False
         self.held: list[Callable[[], None]] = []
@@ -136,9 +138,11 @@ class StoredBackbone:
     ) -> None:
         self.questions.append(question)
 
+        found = find() if self.reads_at_once else None
+
         def give() -> None:
             failed: FastsseError = Unavailable("backbone", 1)
-            done(failed if self.fails else find())
+            done(failed if self.fails else find() if found is None else found)
 
         if self.holds:
             self.held.append(give)

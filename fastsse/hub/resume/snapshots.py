@@ -1,7 +1,9 @@
 """Snapshots: the newest events of each topic that a stream selects, sent before its live events.
 
 A snapshot has events of memory and of the store up to one place, in the order of positions. It ends
-with a `fastsse.snapshot` event, whose id is that place; the stream continues behind it. Its events
+with a `fastsse.snapshot` event, whose id is that place; the stream continues behind it. The place
+is the head, or, when memory has evicted events since the store answered, the head of its answer:
+the stream then gets what came since as every stream that resumes there. The events of a snapshot
 keep their own ids, so a client that is cut in the middle resumes after the last event that it
 received, and receives all events that follow.
 """
@@ -24,7 +26,7 @@ from fastsse.hub.resume.pages import (
     JoinedPage,
     PageAudience,
     described,
-    newest_shown_place,
+    shown_place,
     viewed,
 )
 from fastsse.hub.resume.shared_snapshots import (
@@ -153,10 +155,11 @@ class Snapshots:
         shared snapshot, else O(topics x count)."""
         shared = self.shared.find(reader, count)
         if shared is not None:
-            return self._of(shared, reader, has_marker)
+            return self._of(shared, reader, has_marker, self._history.head)
         found = self._history.newest_of_each(reader.topics, count, reader.rights)
         if found.is_enough:
-            return self._made(reader, count, found, _NOT_ASKED, has_marker)
+            head = self._history.head
+            return self._made(reader, count, found, _NOT_ASKED, has_marker, head)
         return self._ask(reader, count, count, asker, has_marker)
 
     def _ask(
@@ -194,7 +197,7 @@ class Snapshots:
             self._stored.popitem(last=False)
         shared = self.shared.find(reader, count)  # Another stream may have had it made.
         if shared is not None:
-            return self._of(shared, reader, has_marker)
+            return self._of(shared, reader, has_marker, self._history.head)
         return self._answered(reader, count, answer, asker, has_marker)
 
     def _answered(
@@ -207,12 +210,15 @@ class Snapshots:
     ) -> Snapshot | FastsseError | int:
         """The snapshot of memory and an answer, or more is asked for: what a reader may see of an
         answer is not what another one may see of it."""
-        depth = answer.depth
+        depth, place = answer.depth, self._history.head
         found = self._history.newest_of_each(reader.topics, count, reader.rights)
+        if self._is_behind(reader, found, answer.stretch.through, count):
+            place = min(place, answer.stretch.through)
+            found = found._replace(by_topic=_up_to(place, found.by_topic))
         is_short = self._add_stored(found.by_topic, answer.stretch, reader, count, depth)
         if is_short and answer.stretch.is_last and depth < _DEPTH_MAX:
             return self._ask(reader, count, min(depth * _DEEPER, _DEPTH_MAX), asker, has_marker)
-        return self._made(reader, count, found, answer, has_marker)
+        return self._made(reader, count, found, answer, has_marker, place)
 
     def clear(self) -> None:
         """Drops everything cached, because an event may be deleted now."""
@@ -225,6 +231,19 @@ class Snapshots:
             return False
         return answer.stretch.through >= self._history.evicted_through(
             reader.topics, sees_private(reader.rights)
+        )
+
+    def _is_behind(
+        self, reader: PageAudience, found: NewestEvents, through: int, count: int
+    ) -> bool:
+        """Whether memory has evicted events after an answer of the store of topics of which it has
+        fewer than `count` now."""
+        history, by_topic = self._history, found.by_topic
+        if through >= history.evicted_through(reader.topics, sees_private(reader.rights)):
+            return False
+        return any(
+            len(by_topic.get(name, ())) < count
+            for name in history.evicted_after(reader.topics, through)
         )
 
     def _add_stored(
@@ -263,6 +282,7 @@ class Snapshots:
         found: NewestEvents,
         answer: _Answer,
         has_marker: bool,
+        place: int,
     ) -> Snapshot:
         history, stored, by_topic = self._history, answer.stretch, found.by_topic
         by_position = {frame.position: frame for frames in by_topic.values() for frame in frames}
@@ -282,21 +302,32 @@ class Snapshots:
             until_s=answer.until_s,
         )
         self.made_total += 1
-        self.shared.keep(reader, count, shared)
-        return self._of(shared, reader, has_marker)
+        if place == history.head:  # Else it describes what was.
+            self.shared.keep(reader, count, shared)
+        return self._of(shared, reader, has_marker, place)
 
-    def _of(self, shared: SharedSnapshot, reader: PageAudience, has_marker: bool) -> Snapshot:
-        """What one stream is sent."""
-        pages, head = shared.pages, self._history.head
+    def _of(
+        self, shared: SharedSnapshot, reader: PageAudience, has_marker: bool, place: int
+    ) -> Snapshot:
+        """What one stream is sent; the snapshot describes a place."""
+        pages = shared.pages
         if shared.is_over:
-            return Snapshot(pages, head, "over")
+            return Snapshot(pages, place, "over")
         if not has_marker:
-            return Snapshot(pages, head, "nothing")
-        if shared.end is None or shared.end.through != head:
-            place = newest_shown_place(self._history, reader)
-            marker = _marker(pages.events, shared.topics, place, is_complete=shared.is_complete)
-            shared.end = MarkedEnd(marker, head)
-        return Snapshot(pages, head, shared.end)
+            return Snapshot(pages, place, "nothing")
+        if shared.end is None or shared.end.through != place:
+            shown = shown_place(self._history, reader, place)
+            marker = _marker(pages.events, shared.topics, shown, is_complete=shared.is_complete)
+            shared.end = MarkedEnd(marker, place)
+        return Snapshot(pages, place, shared.end)
+
+
+def _up_to(place: int, by_topic: dict[str, list[Frame]]) -> dict[str, list[Frame]]:
+    """The frames of each topic up to a place; topics without one are missing."""
+    kept = {
+        name: [one for one in frames if one.position <= place] for name, frames in by_topic.items()
+    }
+    return {name: frames for name, frames in kept.items() if frames}
 
 
 def _matcher(selectors: tuple[str, ...]) -> Callable[[str], bool]:

@@ -143,6 +143,33 @@ def test_events_that_are_not_delivered_yet_come_after_the_snapshot(make_node: Ma
     assert types == ["message", "fastsse.snapshot", "message"]
 
 
+@pytest.mark.parametrize("selector", ["a", "{x}", "*"])
+@pytest.mark.parametrize("is_forgotten", [False, True])
+def test_an_event_that_memory_evicts_while_the_store_answers_is_sent(
+    make_node: MakeNode, selector: str, is_forgotten: bool
+) -> None:
+    rules = HistoryOptions(history_events=1)
+    node = stored(make_node, Event("a", "1"), Event("a", "2"), history=rules)
+    node.store.holds = node.store.reads_at_once = True
+    client = node.subscribe(selector, last_each=2)
+    while not node.store.held:
+        node.hub.sweep(node.now_ms)
+    for data in ("3", "4"):  # Memory has 4 alone then, and the answer has 1 and 2.
+        node.publish("a", data)
+    if is_forgotten:
+        node.hub.history.evict_through(node.hub.topics.intern("a"), node.hub.history.head)
+        node.hub.topics.forget_idle(100)
+    node.store.reads_at_once = False
+    node.run_until(lambda: "4" in client.data)
+    node.publish("a", "5")
+    node.run_until(lambda: "5" in client.data)
+    shown = [one for one in client.data if one.isdigit()]
+    assert shown == ["1", "2", "3", "4", "5"]
+    (end,) = (one for one in client.stream.events if one.type == "fastsse.snapshot")
+    assert json.loads(end.data) == end_of(1, 2)
+    assert not client.gaps
+
+
 def test_memory_and_store_together_give_the_newest_of_each(make_node: MakeNode) -> None:
     node = stored(
         make_node, Event("a", "a1"), Event("a", "a2"), Event(("b", "c"), "both"), Event("d", "no")
