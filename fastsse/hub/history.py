@@ -113,6 +113,7 @@ class History(HistoryLog):
         on_erased: called with each deletion, before anything else may be sent.
         on_reopened: called with an ended topic of which nothing is kept any more, so it is open.
         keeps_streams: no other store has the durable streams, so nothing of them is evicted.
+        has_store: a store has more than memory, and says what purges leave.
     """
 
     def __init__(self, topics: Topics, total_bytes: int, start: int) -> None:
@@ -129,6 +130,7 @@ class History(HistoryLog):
         self.on_erased: Callable[[Erased], None] = lambda erased: None
         self.on_reopened: Callable[[Topic], None] = lambda topic: None
         self.keeps_streams = False
+        self.has_store = False
         self._topics = topics
         self._aged_through = dict.fromkeys(topics.rules.ages_ms, start)
         # Topics with other rules than before, which may keep more than these allow.
@@ -596,8 +598,18 @@ class History(HistoryLog):
         else:
             for topic in topics:
                 through = control.through or position
+                if self.has_store:
+                    self._evict_shared(topic, through)
                 self.purge(topic, through)
                 self.on_erased(Erased(through, topic.name))
+
+    def _evict_shared(self, topic: Topic, through: int) -> None:
+        """Evicts a topic's events up to a place that have other topics too, from all of these. If
+        the store had evicted one of this topic, a purge leaves it in the others: it says so."""
+        for position, names in list(self.shared_events(topic.name)):
+            if position <= through:
+                for name in names:
+                    self.evict_through(self._topics.intern(name), position)
 
     def _on_stream(self, topic: Topic, position: int, op: StreamOp) -> None:
         """A durable stream was created or deleted."""

@@ -137,6 +137,7 @@ class Hub(PublishPath):
         self.history.on_ended = self.channels.end
         self.history.on_reopened = self.channels.reopen
         self.history.keeps_streams = isinstance(backbone, MemoryBackbone)
+        self.history.has_store = not isinstance(backbone, MemoryBackbone)
         if isinstance(backbone, MemoryBackbone) and backbone.states is None:
             self._equip(backbone, history)
         self.find_streams: Final = backbone.find_streams

@@ -2,6 +2,8 @@
 limit or deletion of another topic takes it out."""
 
 import asyncio
+import sqlite3
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 
@@ -51,6 +53,28 @@ async def test_a_purge_of_another_topic_is_refused_and_names_the_stream(
     page = await ask("GET", "/events?topic=all&last_event_id=earliest&wait=0")
     assert [event["data"] for event in page.json["events"]] == ["two ", "other"]
     assert (await ask("DELETE", "/topics?topic=all")).status == 200
+    page = await ask("GET", "/events?topic=all&last_event_id=earliest&wait=0")
+    assert page.json["events"] == []
+
+
+async def test_a_purge_of_what_the_store_has_evicted_takes_nothing_out_of_a_stream(
+    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fastsse.backbone.sqlite.retention.ROUND_MS", 10)
+    monkeypatch.setattr("fastsse.hub.history.History.sweep", lambda self, now_ms: False)
+    rules = [{"match": "all", "history_age": 0.01}]
+    ask = partial(asked, await start(topics=rules, **options("sqlite", tmp_path)))
+    await created(ask, "/streams/doc")
+    for text in (b"one ", b"two"):
+        assert (await ask("POST", "/events?topic=doc&topic=all", body=text)).status == 200
+    with closing(sqlite3.connect(tmp_path / "h.db")) as file:
+        count = "SELECT events FROM topic WHERE name = 'all'"
+        await until(lambda: file.execute(count).fetchall() == [(0,)])
+    # Memory has them still.
+    assert (await ask("DELETE", "/topics?topic=all")).status == 200
+    assert await content(ask, "/streams/doc") == b"one two"
+    page = await ask("GET", "/events?topic=*&last_event_id=earliest&wait=0")
+    assert [event["data"] for event in page.json["events"]] == ["one ", "two"]
     page = await ask("GET", "/events?topic=all&last_event_id=earliest&wait=0")
     assert page.json["events"] == []
 

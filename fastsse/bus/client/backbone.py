@@ -180,6 +180,7 @@ class BusBackbone:
         self._history = history
         welcome = self._connection.welcome
         history.keeps_streams = welcome is not None and welcome.wants_memory
+        history.has_store = welcome is not None and not welcome.wants_memory
         self._backfill.share(history)
 
     def append(self, events: Sequence[Event], done: Done) -> None:
