@@ -10,6 +10,7 @@ Over 400 lines: the steps of one poll and the groups that wait are one state mac
 
 import asyncio
 import math
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, NamedTuple
@@ -33,7 +34,7 @@ from fastsse.hub.resume.pages import JoinedPage, Pages, shown_place
 from fastsse.hub.resume.store_queries import UNKNOWN_YET, StoreQueries
 from fastsse.hub.topic_ends import TopicEnds
 from fastsse.hub.views import view_of
-from fastsse.positions import parse_id
+from fastsse.positions import now_ms, parse_id, position_ms
 from fastsse.subscriptions import ANY, Subscription
 
 __all__ = ["PollPage", "Polls"]
@@ -133,6 +134,8 @@ class Polls:
         self._broad: set[_Group] = set()
         self._woken: set[_Group] = set()
         self._is_due = False
+        # Polls with a rate, until the span of their place is over.
+        self._held: set[_Held] = set()
         # Polls by the second of their deadlines.
         self._deadlines: dict[int, list[_Waiting]] = {}
         # Answers that wait for their turn; a few are sent in each turn of the loop.
@@ -167,6 +170,12 @@ class Polls:
             done(outcome)
 
         poll = _Poll(self, subscription, channel, wait_until_s, leave)
+        span_left_s = min(_span_left_s(subscription), wait_until_s - time.monotonic())
+        if span_left_s > 0:
+            self.waiting += 1
+            held = _Held(self, poll, span_left_s)
+            self._held.add(held)
+            return held.give_up
         try:
             poll.begin()
         except BaseException:
@@ -197,7 +206,10 @@ class Polls:
                 self._expire(poll)
 
     def answer_all(self) -> None:
-        """Answers all waiting polls with empty pages, because the service ends."""
+        """Answers all waiting polls, because the service ends: with empty pages, and those of a
+        rate with what there is."""
+        for held in list(self._held):
+            held.give_up()
         for group in list(self._groups.values()):
             self._forget(group)
             self._answer(group, self._empty(group.channel, group.replay.after))
@@ -458,6 +470,40 @@ class _Poll:
             )
         else:
             self._done(self._polls._empty(self._channel, self._replay.after))
+
+
+class _Held:
+    """A poll with a rate whose place is new: it begins when the present span is over, so that polls
+    are not answered more often than the rate says."""
+
+    def __init__(self, polls: Polls, poll: _Poll, span_left_s: float) -> None:
+        self._polls = polls
+        self._poll = poll
+        self._timer = asyncio.get_running_loop().call_later(span_left_s, self._begin)
+
+    def _begin(self) -> None:
+        self._polls._held.discard(self)
+        self._polls.waiting -= 1
+        self._poll.begin()
+
+    def give_up(self) -> None:
+        """It waits no longer: its client is gone, or the service ends."""
+        self._poll.give_up()
+        if self in self._polls._held:
+            self._timer.cancel()
+            self._begin()
+
+
+def _span_left_s(subscription: Subscription) -> float:
+    """Seconds until the present span of a rate is over, for a client whose place is in it or in the
+    one before; 0 for others, which catch up at once."""
+    view, cursor = subscription.view, subscription.cursor
+    place = parse_id(cursor.text) if cursor.kind == "after" else None
+    if view is None or not view.interval_ms or place is None:
+        return 0.0
+    span, past_ms = divmod(now_ms(), view.interval_ms)
+    is_near = position_ms(place) // view.interval_ms >= span - 1
+    return (view.interval_ms - past_ms) / 1000 if is_near else 0.0
 
 
 def _next_turn(call: Callable[[], None]) -> None:

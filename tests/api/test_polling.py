@@ -110,6 +110,51 @@ async def test_gaps_and_ends_are_answered_at_once(start) -> None:
     assert (page["events"], page["next"], page["ended"]) == ([], done, True)
 
 
+async def test_a_rate_bounds_the_answers_to_polls(ask, server) -> None:
+    place, spans, seen = "earliest", [], []
+    for number in range(60):
+        server.publish("a", str(number))
+        await asyncio.sleep(0.01)
+        if number % 3 == 0:
+            query = f"/events?topic=a&wait=20s&max_rate=5&last_event_id={place}"
+            page = (await ask("GET", query)).json
+            spans.append(time.time() * 1000 // 200)
+            place = page["next"]
+            seen += data_of(page)
+    assert seen == sorted(set(seen), key=int)
+    assert len(set(spans)) >= len(spans) - 1, "at most one answer a span, and the first page"
+
+
+async def test_a_poll_waits_for_its_span_no_longer_than_it_asks(ask, server) -> None:
+    place = server.publish("a", "x")
+    began_s = time.monotonic()
+    server.publish("a", "y")
+    query = f"/events?topic=a&wait=100ms&max_rate=0.1&last_event_id={place}"
+    assert data_of((await ask("GET", query)).json) == ["y"]
+    assert time.monotonic() - began_s < 9
+    assert data_of((await ask("GET", query.replace("100ms", "0"))).json) == ["y"]
+
+
+async def test_a_poll_that_waits_for_its_span_ends_with_its_client_and_with_the_server(
+    start,
+) -> None:
+    server = await start(drain=1)
+    polls = server._worker._hub.streams.polls
+    path = f"/events?topic=a&wait=30s&max_rate=0.1&last_event_id={server.publish('a', 'x')}"
+    async with connected(server) as raw:
+        await raw.send(get(path))
+        await until(lambda: polls.waiting == 1)
+        raw.reset()
+    await until(lambda: polls.waiting == 0)
+    async with connected(server) as raw:
+        await raw.send(get(path))
+        await until(lambda: polls.waiting == 1)
+        server.publish("a", "y")
+        await server.drain()
+        assert data_of((await raw.answer()).json) == ["y"]
+    assert (polls.waiting, len(server._worker._hub.channels)) == (0, 0)
+
+
 async def test_an_end_of_the_topic_answers_those_that_wait(server) -> None:
     poll = asyncio.create_task(fetch_page(server.addresses[0], "run", wait_s=30))
     await until(lambda: server._worker._hub.streams.polls.waiting == 1)
