@@ -2,6 +2,7 @@
 server here is none that is known, so a task copies each stream."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -64,6 +65,18 @@ async def test_poll_waits_no_longer_when_its_client_leaves(app: fastsse.Mount) -
         await poll.answered()
         assert poll.status == 200
         assert b'"data":"1"' in poll.body
+
+
+async def test_poll_whose_grants_end_while_it_waits_is_refused() -> None:
+    def authorize(scope: Any) -> fastsse.Grants:
+        return fastsse.Grants(subscribe=["news"], expires_s=time.time() + 0.3)
+
+    async with (
+        fastsse.mount(absent, "/events", authorize=authorize, config=QUICK) as app,
+        Call(app, "/events?topic=news&wait=60s") as poll,
+    ):
+        await poll.answered()
+        assert poll.status == 401
 
 
 async def test_stream_of_an_ended_topic_is_complete(app: fastsse.Mount) -> None:
