@@ -43,3 +43,16 @@ async def test_no_node_shows_what_another_deleted(redis: RedisServer) -> None:
     assert b"kept" in stored
     assert b"gone" not in stored
     assert b"purged" not in stored
+
+
+async def test_a_purge_of_a_full_topic_deletes_all_that_it_kept(redis: RedisServer) -> None:
+    rule = {"match": "few/*", "history_events": 2}
+    options = {"port": 0, "drain": 0, "access_lines": 0, "store": redis.url, "topics": [rule]}
+    async with Server(Config(**options)) as one:
+        for number in range(3):
+            await one.publish_later(["few/1", "all/1"], str(number))
+        await one.purge_topic("few/1")
+        end = await one.publish_later("all/1", "end")
+        async with Server(Config(**options)) as two:
+            for server in (one, two):
+                assert await data_of(server, "all/1", end) == ["0", "end"]

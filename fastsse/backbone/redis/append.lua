@@ -707,6 +707,11 @@ end
 local function list_alone(t, id, record, wants, is_stream)
   local topic, topic_key = ARGV[t], prefix .. 'topic:' .. ARGV[t]
   write_list(topic)
+  if wants.purge then
+    -- Before its own entry has the list evict what is to be deleted.
+    for other in pairs(waiting) do write_list(other) end
+    purge(topic, id)
+  end
   local before = index('SET', prefix .. 'last:' .. topic, id, 'PX', ARGV[t + 3], 'GET')
   local is_noted, noted = pcall(note_seen, topic, topic_key, id, before, tonumber(ARGV[t + 3]))
   if is_noted then before = noted else failures = failures + 1 end
@@ -753,12 +758,10 @@ for topic in pairs(waiting) do write_list(topic) end
 -- Last, because what is deleted may be of this group.
 for i = 1, #stored do
   local wants = stored[i][4] or {}
-  if wants.erase or wants.purge then
+  if wants.erase then
     at = stored[i][2]
-    for t = at + 6, at + 5 + 4 * tonumber(ARGV[at + 5]), 4 do
-      if wants.erase then blank_in(ARGV[t], wants.erase) else purge(ARGV[t], stored[i][1]) end
-    end
-    if wants.erase then note_erased('i' .. wants.erase, wants.erase) end
+    for t = at + 6, at + 5 + 4 * tonumber(ARGV[at + 5]), 4 do blank_in(ARGV[t], wants.erase) end
+    note_erased('i' .. wants.erase, wants.erase)
   end
 end
 
