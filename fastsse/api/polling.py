@@ -13,7 +13,9 @@ from typing import Final, NamedTuple, TypeVar
 import orjson
 
 from fastsse._core import Frame
+from fastsse.api.parameters import NOTE
 from fastsse.api.rate_limits import LimitedAccess
+from fastsse.api.warnings import warning_lines
 from fastsse.auth.rights import Rights
 from fastsse.errors import FastsseError, InvalidSubscription, Unavailable
 from fastsse.http.codings import GZIP, VARY, accepts_gzip, gzip_parts
@@ -84,7 +86,7 @@ class Polling:
         """Answers a poll once, now or later."""
         if not exchange.may_wait:
             return
-        form = _form_of(request.headers)
+        form = _form_of(request.headers, subscription.dialect.notes)
 
         def done(outcome: PollPage | FastsseError) -> None:
             if isinstance(outcome, Unavailable):
@@ -114,7 +116,7 @@ class Polling:
         """Answers a poll that continues after the event that ended its stream."""
         end = {"next": subscription.cursor.text.decode("utf-8", "replace")}
         end |= {"gap": None, "ended": True}  # type: ignore[dict-item]
-        form = _form_of(request.headers)
+        form = _form_of(request.headers, subscription.dialect.notes)
         exchange.respond(form.response(form.around((), orjson.dumps(end))))
 
     def _response(self, page: PollPage, form: "_Form") -> Response:
@@ -171,6 +173,7 @@ class _Form(NamedTuple):
 
     is_lines: bool
     is_gzip: bool
+    warning: bytes = b""
 
     def around(self, events: Sequence[bytes], end: bytes) -> Sequence[bytes]:
         """The parts of an answer: one, the events, one."""
@@ -180,16 +183,18 @@ class _Form(NamedTuple):
 
     def response(self, pieces: Sequence[bytes], coding: bytes = b"") -> Response:
         """A response, with the line of its content coding."""
-        lines = (_NDJSON if self.is_lines else _JSON) + coding + VARY + NOT_STORED
+        lines = (_NDJSON if self.is_lines else _JSON) + coding + VARY + NOT_STORED + self.warning
         if sum(map(len, pieces)) < _PIECE_BYTES_MIN:
             return Response.of(200, b"".join(pieces), lines)
         return Response.of(200, b"", lines, pieces)
 
 
-def _form_of(headers: Mapping[bytes, bytes]) -> _Form:
+def _form_of(headers: Mapping[bytes, bytes], notes: bytes) -> _Form:
+    """The form that a request asks for; `notes` are of its parameters, such as unknown ones."""
     return _Form(
         b"application/x-ndjson" in headers.get(b"accept", b"").lower(),
         accepts_gzip(headers.get(b"accept-encoding", b"")),
+        warning_lines(line.removeprefix(NOTE) for line in notes.decode().splitlines()),
     )
 
 

@@ -1,6 +1,6 @@
-"""Warnings to a publisher about an accepted event that may not work as expected.
+"""Warnings about an accepted request that may not work as expected.
 
-The header `Fastsse-Warning` carries them, in both publish APIs.
+The header `Fastsse-Warning` carries them: to publishers in both APIs, and in the answers to polls.
 """
 
 import re

@@ -37,6 +37,15 @@ async def test_a_page_has_the_events_the_next_place_and_nothing_missing(ask, ser
     assert end == {"next": ids[-1], "gap": None, "ended": False}
 
 
+async def test_an_unknown_parameter_of_a_poll_is_named_in_a_header(ask, server) -> None:
+    for more in ("", "&since=earliest"):
+        answer = await ask("GET", f"/events?topic=a&wait=0&max_rat=1{more}")
+        assert answer.status == 200
+        assert "max_rat" in answer.headers["fastsse-warning"]
+    answer = await ask("GET", "/events?topic=a&wait=0&max_rate=1")
+    assert "fastsse-warning" not in answer.headers
+
+
 async def test_a_long_history_comes_page_by_page_without_repeats(ask, server) -> None:
     sent = [server.publish(("a", "b")[n % 2], "x" * 2_000) for n in range(300)]
     received, place, pages = [], "earliest", 0
