@@ -166,8 +166,12 @@ def publish(held: Held, number: int) -> str:
     data = encode(Stamp(now_us(), 1, number), 128)
     url = held.server.url + "/events?topic=news"
     request = urllib.request.Request(url, data, held.load.headers())
-    with urllib.request.urlopen(request, timeout=60) as answer:
-        return str(json.load(answer)["id"])
+    try:
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return str(json.load(answer)["id"])
+    except urllib.error.HTTPError as error:
+        text = error.read().decode()
+        raise click.ClickException(f"Publishing answered {error.code}: {text}") from error
 
 
 @contextlib.contextmanager
