@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import json
 import math
 import resource
@@ -44,6 +45,8 @@ UNEVEN = 850
 SAMPLE = 100
 POLL_S = 0.1
 BUSY_S = 300
+# Streams that a process of the swarm opens at once.
+OPENING = 512
 TOKEN_S = 3600
 # Of `/proc/net/netstat`: what the kernel did not take.
 REFUSALS = ("ListenOverflows", "ListenDrops", "TCPMemoryPressures", "TCPAbortOnMemory")
@@ -71,6 +74,7 @@ class Load:
     tokens: bool
     key: str
     rest_s: float
+    opening: int
 
     @property
     def kind(self) -> str:
@@ -98,10 +102,11 @@ class Load:
 
 @dataclass
 class Held:
-    """A run, and what is known of it."""
+    """A run, and what is known of it. `refused`: publishes that were answered with 503."""
 
     load: Load
     server: Server
+    refused: int = 0
     figures: dict[str, object] = field(default_factory=dict)
 
 
@@ -146,32 +151,37 @@ def available_bytes() -> int:
     return int(text.split()[0]) * 1024
 
 
-def stats(server: Server) -> dict:
-    """The whole service's `/stats`. While a million streams open, a worker may be too busy to
-    answer in time. A 503 is tried again, as its `Retry-After` says, for five minutes."""
+def answered(held_up: str, request: urllib.request.Request) -> tuple[dict, int]:
+    """The JSON of an answer, and how often it was 503 before. While a million streams open, a
+    process may be too busy to answer in time. The request is sent again, as `Retry-After` says, for
+    five minutes."""
     until_s = time.monotonic() + BUSY_S
-    while True:
+    for refused in itertools.count():
         try:
-            with urllib.request.urlopen(f"{server.url}/stats", timeout=BUSY_S) as answer:
-                return json.load(answer)
+            with urllib.request.urlopen(request, timeout=BUSY_S) as answer:
+                return json.load(answer), refused
         except urllib.error.HTTPError as error:
             text = error.read().decode()
             if error.code != HTTPStatus.SERVICE_UNAVAILABLE or time.monotonic() > until_s:
-                raise click.ClickException(f"/stats answered {error.code}: {text}") from error
+                raise click.ClickException(f"{held_up}: {error.code}: {text}") from error
             time.sleep(float(error.headers.get("Retry-After", "1")))
+    raise AssertionError
+
+
+def stats(server: Server) -> dict:
+    """The whole service's `/stats`."""
+    return answered("/stats", urllib.request.Request(f"{server.url}/stats"))[0]
 
 
 def publish(held: Held, number: int) -> str:
-    """Publishes one event to all streams and returns its id."""
+    """Publishes one event to all streams and returns its id. It has one id, however often it is
+    sent: a publish that was answered with 503 may be in the log all the same."""
     data = encode(Stamp(now_us(), 1, number), 128)
     url = held.server.url + "/events?topic=news"
-    request = urllib.request.Request(url, data, held.load.headers())
-    try:
-        with urllib.request.urlopen(request, timeout=60) as answer:
-            return str(json.load(answer)["id"])
-    except urllib.error.HTTPError as error:
-        text = error.read().decode()
-        raise click.ClickException(f"Publishing answered {error.code}: {text}") from error
+    lines = held.load.headers() | {"Idempotency-Key": secrets.token_hex(8)}
+    answer, refused = answered("Publishing", urllib.request.Request(url, data, lines))
+    held.refused += refused
+    return str(answer["id"])
 
 
 @contextlib.contextmanager
@@ -182,13 +192,14 @@ def swarm(
     report: Path,
     processes: int = 1,
     tokens: Path | None = None,
+    opening: int = OPENING,
 ) -> Iterator[subprocess.Popen]:
     """Opens streams in programs of its own. Writes a report when it is ordered to end."""
     command = [sys.executable, "-m", "fastsse", "swarm", url, "--topic", topic]
     options = {
         "--connections": str(connections),
         "--duration": "0s",
-        "--max-opening": str(512 * processes),
+        "--max-opening": str(opening * processes),
         "--processes": str(processes),
         "--json": str(report),
     }
@@ -322,6 +333,7 @@ def reach_all(held: Held) -> None:
     reached = [broadcast(held, number)[1] for number in numbers]
     held.figures["broadcast_reached_all_s"] = [round(one, 2) for one in reached]
     held.figures["broadcasts_cpu_s"] = round((server.cpu_us() - cpu_us) / 1e6, 1)
+    held.figures["publishes_refused"] = held.refused
     if load.sample:
         held.figures["sample_resumed_exactly"] = f"{resumed(held)} of {load.sample}"
     spread = sorted(one["connections"] for one in stats(server)["processes"])
@@ -340,7 +352,13 @@ def run(load: Load, folder: Path) -> dict[str, object]:
             wait_for("The workers", ready, load.patience_s)
             given = tokens if load.tokens else None
             with swarm(
-                held.server.url, "news", load.connections, report, load.processes, given
+                held.server.url,
+                "news",
+                load.connections,
+                report,
+                load.processes,
+                given,
+                load.opening,
             ) as crew:
                 open_all(held, crew)
                 reach_all(held)
@@ -368,6 +386,7 @@ def of_swarm(result: dict) -> dict[str, object]:
 @click.option("--workers", default=0, help="0: as many as the descriptors need, at least two.")
 @click.option("--patience", "patience_s", default=600, show_default=True, help="Seconds a step.")
 @click.option("--rest", "rest_s", default=0.0, help="Seconds until memory is read again; 0: not.")
+@click.option("--opening", default=OPENING, help="Streams that a process opens at once.")
 @click.option("--tokens", is_flag=True, help="A token for each stream (HS256).")
 @click.option("--presence", is_flag=True, help="The server has --subscriptions.")
 @click.option("--store", default="", help="The server's --store.")
