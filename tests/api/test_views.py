@@ -138,6 +138,20 @@ async def test_return_with_the_id_of_the_end_is_204(
                 await raw.stream()
 
 
+async def test_gap_comes_before_the_events_of_a_stream_that_ends_at_once(start: Start) -> None:
+    server = await start(history_events=2)
+    first = await server.publish_later("run/1", "0")
+    await server.publish_later("run/1", "1")
+    await server.publish_later("run/1", "2")
+    await server.publish_later("run/1", "3", event="done")
+    async with connected(server) as raw:
+        await raw.send(get("/events?topic=run/1&until=done", f"Last-Event-ID: {first}"))
+        stream = await raw.stream()
+        await stream.to_end()
+    assert [one.type for one in stream.parsed.events] == ["fastsse.gap", "message", "done"]
+    assert b"retry: " in stream.body
+
+
 async def test_return_after_an_end_that_only_the_store_has_is_204(
     start: Start, tmp_path: Path
 ) -> None:

@@ -709,6 +709,29 @@ def test_a_durable_stream_does_not_lift_the_bound_of_what_other_rules_keep() -> 
     assert "k/again" in found
 
 
+def test_a_loss_evicts_durable_streams_too() -> None:
+    kept = Kept()
+    kept.history.keeps_streams = True
+    kept.control(b'{"op":"stream-create"}', "stream")
+    kept.add("stream")
+    kept.history.lose(kept.history.head)
+    assert (kept.history.events, kept.history.exempt_bytes) == (0, 0)
+
+
+def test_an_event_opens_a_topic_whose_end_only_the_store_knew() -> None:
+    kept = Kept()
+    topic, calls = kept.topics.intern("a"), list[str]()
+    kept.history.on_reopened = lambda topic: calls.append(topic.name)
+    kept.history.set_ended(topic, START)
+    kept.control(b'{"op":"later"}', "a")
+    assert (calls, topic.ended_at) == ([], START), "no event"
+    topic = kept.topics.intern("b")
+    kept.history.set_ended(topic, START)
+    assert kept.history.ended_count == 2
+    kept.add("b")
+    assert (calls, topic.ended_at, kept.history.ended_count) == (["b"], 0, 1)
+
+
 def test_what_was_deleted_of_a_durable_stream_counts_no_more() -> None:
     kept = Kept()
     history = kept.history

@@ -452,7 +452,8 @@ class Replayer:
         self._by_handle[one.handle] = one
         gap = one.gap
         if one.opening is not None:
-            self._attach(one, None, is_last=False)
+            # The opening is one frame with the head: `close` drops other frames that are not begun.
+            self._attach(one, None, is_last=True)
             gap = None
         self._count(gap)
         one.ended, one.gap = True, None

@@ -424,3 +424,20 @@ def test_the_last_stored_events_are_sent_though_a_private_one_is_before_them(
     node.publish("a", "live")
     assert node.run_until_received(client, 3) == ["1", "2", "live"]
     assert client.gaps == []
+
+
+def test_a_stream_ends_when_the_store_can_not_say_whether_its_event_is_private(
+    make_node: MakeNode,
+) -> None:
+    before = make_node(disk=Disk())
+    before.publish("a", "0", id="mine")
+    node = restarted(make_node, before)
+    node.store.holds = True
+    client = node.resume("a", after="mine")
+    node.store.fails = False
+    assert node.store.answer(1), "its place"
+    node.store.fails = True
+    node.run_until(lambda: client.is_ended)
+    assert client.stream.retry_ms is not None
+    assert node.hub.counters()["replays_failed"] == 1
+    assert node.hub.streams.replays == 0

@@ -16,7 +16,7 @@ from fastsse.hub.resume import snapshots
 from fastsse.hub.resume.snapshots import STORED_S
 from fastsse.positions import format_position
 from fastsse.subscriptions import Cursor, Dialect
-from tests.hub.afterrestart import reasons, restarted
+from tests.hub.afterrestart import BIG, PAGE_BYTES, read_until, reasons, restarted
 from tests.hub.onenode import Client, MakeNode, Node
 from tests.hub.storednode import Disk
 
@@ -322,3 +322,17 @@ def test_a_gap_before_a_snapshot_has_no_place_of_its_own(make_node: MakeNode) ->
     node.publish("a", "live")
     assert node.run_until_received(plain, 2) == ["a1", "live"]
     assert [one.type for one in plain.stream.events] == ["message", "message"]
+
+
+def test_what_comes_during_a_snapshot_follows_it_once_though_the_stream_began_far_before(
+    make_node: MakeNode,
+) -> None:
+    node = make_node(HistoryOptions(history_events=12), page_bytes=PAGE_BYTES)
+    first = node.publish("a", "first")
+    for n in range(20):
+        node.publish("a", f"{n} {BIG}")
+    client = node.resume("a", after=first, last_each=8, receive_bytes=4096)
+    node.publish("a", "later")
+    *newest, _, later = read_until(node, client, "later")
+    assert (newest, later) == ([*map(str, range(12, 20))], "later")
+    assert client.events[-2].type == "fastsse.snapshot"
