@@ -257,12 +257,12 @@ class AccessLog:
                 "Stream opened.", stream=name, client=client, topics=shown, **more, **trail
             )
 
-    def doubtful(self, stream: int, client: str, notes: str) -> None:
-        """A stream was opened with unknown parameters."""
+    def doubtful(self, stream: int | None, client: str, notes: str) -> None:
+        """A stream was opened with unknown parameters, or a poll without a stream was answered."""
         if self._may_write("doubtful"):
             text = "; ".join(line.removeprefix(": fastsse: ") for line in notes.splitlines())
-            name = self.name_of(stream)
-            self._log.warning("Unknown parameters.", stream=name, client=client, notes=text)
+            named = {} if stream is None else {"stream": self.name_of(stream)}
+            self._log.warning("Unknown parameters.", **named, client=client, notes=text)
 
     def closed(
         self, stream: int, reason: str, duration_s: float, events: int, sent_bytes: int

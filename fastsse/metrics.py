@@ -146,7 +146,7 @@ COUNTERS = (
         "Streams of a mounted application: native, or why a task copies them.",
         "way",
     ),
-    _Row("doubtful", "unknown_parameters", "Streams opened with parameters that are unknown here."),
+    _Row("doubtful", "unknown_parameters", "Streams and polls with unknown parameters."),
     _Row("requests_", "requests", "Requests answered.", "route status"),
     _Row("limited_", "limited", "Requests refused by the limits of a client.", "limit"),
     _Row(

@@ -79,8 +79,8 @@ class DelayedPublish:
         event.direct(None if rest == Directives() else rest)
         entry_id, digest = _identity(rest)
 
-        def answered(error: FastsseError | None) -> None:
-            done((entry_id, due_ms) if error is None else error)
+        def answered(outcome: int | FastsseError) -> None:
+            done(outcome if isinstance(outcome, FastsseError) else (entry_id, outcome))
 
         made = self._hub.prepare((event,))
         if made:

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 from fastsse._core import REASON_ENDED
 from fastsse._intake import Intake
@@ -33,6 +34,7 @@ from fastsse.api.views import ViewReader
 from fastsse.api.webhooks import Webhooks
 from fastsse.api.websocket import SubscribeByWebSocket
 from fastsse.auth.guard import Guard, make_guard
+from fastsse.auth.revocations import Revocations
 from fastsse.config import Config
 from fastsse.control.feeds import Feeds
 from fastsse.control.gather import GatherClient
@@ -92,6 +94,7 @@ class Endpoints:
         self._guard: Guard | None = None
         self._lookup: StreamLookup | None = None
         self._publish: Publish | None = None
+        self._polling: Polling | None = None
         #: Counts the streams that match a publish; None without control services.
         self.receipts: Receipts | None = None
         self._reached: Reached | None = None
@@ -132,7 +135,8 @@ class Endpoints:
         speech = Speech(
             config.initial_id, config.min_heartbeat, config.max_pad, pings=bool(config.ping)
         )
-        polling = Polling(self._hub.streams.polls, LimitedAccess(access, self._request_limits))
+        limited = LimitedAccess(access, self._request_limits)
+        polling = self._polling = Polling(self._hub.streams.polls, limited, self._log)
         self._hub.streams.polls.on_erased = polling.clear
         subscribe = Subscribe(
             config.max_topics,
@@ -267,6 +271,7 @@ class Endpoints:
         return {
             "publish_streams": 0 if streams is None else streams.open,
             "publish_streams_cut": 0 if streams is None else streams.cut,
+            "doubtful_polls": 0 if self._polling is None else self._polling.doubtful,
             "publishes_batched": sum(intake.taken for intake in self._intakes),
             **({} if self.streams is None else self.streams.counters()),
             "publish_batches": sum(intake.batches for intake in self._intakes),
@@ -322,7 +327,7 @@ class Endpoints:
         if self._config.ping:
             routes |= pong_routes(self._request_limits, self._lookup, streams)
         if guard is not None:
-            guard.revocations.on_revoked = self._on_revoked
+            guard.revocations.on_revoked = partial(self._on_revoked, guard.revocations)
             routes.update(token_routes(guard, access, self._lookup, streams))
         return routes
 
@@ -331,10 +336,19 @@ class Endpoints:
         self._log.set_level(level)
         self.switch_intakes()
 
-    def _on_revoked(self, subject_hash: int, token_hash: int, issued_before_s: int) -> None:
+    def _on_revoked(
+        self,
+        revocations: Revocations,
+        subject_hash: int,
+        token_hash: int,
+        issued_before_s: int,
+    ) -> None:
         for intake in self._intakes:
             intake.distrust()
         self._hub.streams.revoke(subject_hash, token_hash, issued_before_s)
+        self._hub.streams.polls.end_revoked(revocations.covers)
+        if self.streams is not None:
+            self.streams.waiters.end_revoked(revocations.covers)
 
     def _last_id(self) -> bytes:
         """The id of the last event that this worker has received; `earliest` before the first."""

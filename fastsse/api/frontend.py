@@ -334,12 +334,13 @@ class Frontend:
 
     def counters(self) -> dict[str, int]:
         """The counters of this part, under the names of the metrics."""
+        endpoints = self._endpoints.counters()
         return {
             **{f"turned_away_{why}": self._streams.turned_away[why] for why in STREAM_REASONS},
-            "doubtful": self._streams.doubtful,
+            "doubtful": self._streams.doubtful + endpoints.pop("doubtful_polls"),
             "max_connections": self._descriptors.max_connections,
             **self._rate_limits.counters(),
-            **self._endpoints.counters(),
+            **endpoints,
             **self._requests.counters(),
             **({} if self._door is None else self._door.counters()),
         }

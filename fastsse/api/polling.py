@@ -24,6 +24,7 @@ from fastsse.http.request import Request
 from fastsse.http.responses import NOT_STORED, Response
 from fastsse.http.router import Exchange
 from fastsse.hub.polls import PollPage, Polls
+from fastsse.log import AccessLog
 from fastsse.positions import format_position
 from fastsse.subscriptions import Subscription
 from fastsse.units import parse_duration_s
@@ -62,13 +63,21 @@ class Polling:
     Arguments:
         polls: reads and waits.
         access: decides who may subscribe, and counts each request.
+        log: logs polls with unknown parameters.
         now_s: the clock of `Polls.sweep`.
     """
 
     def __init__(
-        self, polls: Polls, access: LimitedAccess, now_s: Callable[[], float] = time.monotonic
+        self,
+        polls: Polls,
+        access: LimitedAccess,
+        log: AccessLog,
+        now_s: Callable[[], float] = time.monotonic,
     ) -> None:
         self.access: Final = access
+        #: Number of polls with unknown parameters.
+        self.doubtful = 0
+        self._log: Final = log
         self._polls = polls
         self._now_s = now_s
         # The events of the newest pages, encoded, by page and form; and whole answers with gzip.
@@ -86,7 +95,7 @@ class Polling:
         """Answers a poll once, now or later."""
         if not exchange.may_wait:
             return
-        form = _form_of(request.headers, subscription.dialect.notes)
+        form = self._form(request, subscription, exchange)
 
         def done(outcome: PollPage | FastsseError) -> None:
             if isinstance(outcome, Unavailable):
@@ -116,8 +125,16 @@ class Polling:
         """Answers a poll that continues after the event that ended its stream."""
         end = {"next": subscription.cursor.text.decode("utf-8", "replace")}
         end |= {"gap": None, "ended": True}  # type: ignore[dict-item]
-        form = _form_of(request.headers, subscription.dialect.notes)
+        form = self._form(request, subscription, exchange)
         exchange.respond(form.response(form.around((), orjson.dumps(end))))
+
+    def _form(self, request: Request, subscription: Subscription, exchange: Exchange) -> "_Form":
+        """The form of the answer. Counts and logs unknown parameters."""
+        notes = subscription.dialect.notes.decode()
+        if notes:
+            self.doubtful += 1
+            self._log.doubtful(None, exchange.peer(), notes)
+        return _form_of(request.headers, notes)
 
     def _response(self, page: PollPage, form: "_Form") -> Response:
         end = orjson.dumps(
@@ -189,12 +206,12 @@ class _Form(NamedTuple):
         return Response.of(200, b"", lines, pieces)
 
 
-def _form_of(headers: Mapping[bytes, bytes], notes: bytes) -> _Form:
+def _form_of(headers: Mapping[bytes, bytes], notes: str) -> _Form:
     """The form that a request asks for; `notes` are of its parameters, such as unknown ones."""
     return _Form(
         b"application/x-ndjson" in headers.get(b"accept", b"").lower(),
         accepts_gzip(headers.get(b"accept-encoding", b"")),
-        warning_lines(line.removeprefix(NOTE) for line in notes.decode().splitlines()),
+        warning_lines(line.removeprefix(NOTE) for line in notes.splitlines()),
     )
 
 

@@ -143,7 +143,9 @@ class StreamRead:
             self._nothing(row)
         else:
             self._request.on_gone = self._streams.waiters.add(
-                self._topic, lambda is_new: self._polled(is_new, row, after)
+                self._topic,
+                self._reader.rights,
+                lambda is_new: self._polled(is_new, row, after),
             )
 
     def _polled(self, is_new: bool, row: StreamRow, after: int) -> None:

@@ -94,8 +94,9 @@ class ScheduleCounts:
 class ScheduleService:
     """Keeps the delayed events of a node. Made by `service.Services`. Requests are
 
-    a due(8 bytes, unix ms) bounds(2 x 8) id digest events    + kept, - full, k another request
-                                                              had this id, ! not now
+    a due(8 bytes, unix ms) bounds(2 x 8) id digest events    + kept; + and due, a repeat of what is
+                                                              kept; - full; k another request had
+                                                              this id; ! not now
     l JSON [due, id]                                          a page of what comes behind
     g id                                                      + and its topics, ? unknown
     c id                                                      + cancelled, ? unknown, !
@@ -162,7 +163,7 @@ class ScheduleService:
         known = self._store.get(_PENDING + entry_id)
         if known is not None:
             is_same = known[_NUMBER:_HEAD] == value[_NUMBER:_HEAD]
-            answer(_DONE if is_same else _REUSED)
+            answer(_DONE + known[:_NUMBER] if is_same else _REUSED)
             return
         size = len(value) + _COST_BYTES
         events_max, bytes_max = (int.from_bytes(bounds[at : at + 8]) for at in (0, 8))
@@ -383,10 +384,11 @@ class Schedule:
         digest: bytes,
         due_ms: int,
         events: Sequence[Event],
-        done: Callable[[FastsseError | None], None],
+        done: Callable[[int | FastsseError], None],
     ) -> None:
-        """Keeps events as one batch until they are due; gives `done` None when they survive a kill,
-        where the store does.
+        """Keeps events as one batch until they are due; gives `done` the time at which they are
+        published, in unix milliseconds, when they survive a kill, where the store does. For a
+        repeat it is the time of the first request.
 
         Arguments:
             entry_id: 32 hexadecimal digits; the same again is a repeat.
@@ -398,8 +400,8 @@ class Schedule:
             return
 
         def answered(answer: bytes | FastsseError) -> None:
-            if answer == _DONE:
-                done(None)
+            if isinstance(answer, bytes) and answer[:1] == _DONE:
+                done(_due(answer[1:]) if len(answer) > 1 else due_ms)
             elif answer == _REUSED:
                 done(KeyReused(events[0].topics[0]))
             else:

@@ -21,6 +21,7 @@ from fastsse.backbone import Stretch
 from fastsse.entries import Entry
 from fastsse.errors import FastsseError, StreamRefused, Unavailable
 from fastsse.hub.channels import Channel, Channels
+from fastsse.hub.ended_rights import EndedRights, HaveEnded
 from fastsse.hub.history import History
 from fastsse.hub.resume.cursor import (
     GapEvent,
@@ -70,11 +71,12 @@ class _Waiting:
     """One poll that waits. Without `done` it is answered, and without a group, which would stay in
     memory until its deadline."""
 
-    __slots__ = ("done", "group")
+    __slots__ = ("done", "group", "rights")
 
-    def __init__(self, done: Done, group: "_Group") -> None:
+    def __init__(self, done: Done, group: "_Group", rights: Rights | None) -> None:
         self.done: Done | None = done
         self.group = group
+        self.rights = rights
 
 
 class _Group:
@@ -141,6 +143,7 @@ class Polls:
         # Answers that wait for their turn; a few are sent in each turn of the loop.
         self._ready: deque[tuple[Done, PollPage | FastsseError]] = deque()
         self._is_giving = False
+        self._ended_rights = EndedRights(self._all_waiting, self._end)
 
     def open(
         self,
@@ -169,11 +172,11 @@ class Polls:
             self.answered += 1
             done(outcome)
 
-        poll = _Poll(self, subscription, channel, wait_until_s, leave)
+        poll = _Poll(self, subscription, channel, rights, wait_until_s, leave)
         span_left_s = min(_span_left_s(subscription), wait_until_s - time.monotonic())
         if span_left_s > 0:
             self.waiting += 1
-            held = _Held(self, poll, span_left_s)
+            held = _Held(self, poll, rights, span_left_s)
             self._held.add(held)
             return held.give_up
         try:
@@ -214,18 +217,37 @@ class Polls:
             self._forget(group)
             self._answer(group, self._empty(group.channel, group.replay.after))
 
+    def end_revoked(self, have_ended: HaveEnded) -> None:
+        """Answers the polls that wait with rights that have ended, within some turns of the loop.
+        The answer is an empty page: `done` checks the rights."""
+        self._ended_rights.look(have_ended)
+
+    def _all_waiting(self) -> "Iterable[_Waiting | _Held]":
+        return [*(poll for polls in self._deadlines.values() for poll in polls), *self._held]
+
+    def _end(self, poll: "_Waiting | _Held") -> None:
+        if isinstance(poll, _Held):
+            poll.give_up()
+        else:
+            self._expire(poll)
+
     def look_again(self) -> None:
         """Answers all waiting polls with the gap after a loss."""
         self._woken |= set(self._groups.values())
         self._wake()
 
     def hold(
-        self, channel: Channel, replay: ReplayCursor, wait_until_s: float, done: Done
+        self,
+        channel: Channel,
+        replay: ReplayCursor,
+        rights: Rights | None,
+        wait_until_s: float,
+        done: Done,
     ) -> Callable[[], None]:
         """A poll waits at its cursor; memory has all events after it. Returns what answers it at
         once."""
         group = self._group(channel, replay)
-        poll = _Waiting(done, group)
+        poll = _Waiting(done, group, rights)
         group.polls[poll] = None
         self.waiting += 1
         self._deadlines.setdefault(math.ceil(wait_until_s), []).append(poll)
@@ -359,10 +381,12 @@ class _Poll:
         polls: Polls,
         subscription: Subscription,
         channel: Channel,
+        rights: Rights | None,
         wait_until_s: float,
         done: Done,
     ) -> None:
         self._polls = polls
+        self._rights = rights
         self._history = polls._history
         self._queries = polls._queries
         self._subscription = subscription
@@ -466,7 +490,7 @@ class _Poll:
             self._read()
         elif self._wait_until_s:
             self._answer_now = self._polls.hold(
-                self._channel, self._replay, self._wait_until_s, self._done
+                self._channel, self._replay, self._rights, self._wait_until_s, self._done
             )
         else:
             self._done(self._polls._empty(self._channel, self._replay.after))
@@ -476,7 +500,10 @@ class _Held:
     """A poll with a rate whose place is new: it begins when the present span is over, so that polls
     are not answered more often than the rate says."""
 
-    def __init__(self, polls: Polls, poll: _Poll, span_left_s: float) -> None:
+    def __init__(
+        self, polls: Polls, poll: _Poll, rights: Rights | None, span_left_s: float
+    ) -> None:
+        self.rights = rights
         self._polls = polls
         self._poll = poll
         self._timer = asyncio.get_running_loop().call_later(span_left_s, self._begin)

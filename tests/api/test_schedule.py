@@ -171,6 +171,29 @@ async def test_repeat_with_a_key_waits_once_and_is_published_once(ask, server) -
         assert ((await stream.next()).data, found) == ("end", {"x", "y"})
 
 
+async def test_a_repeat_is_answered_with_the_time_of_the_first_request(ask, server) -> None:
+    for query, headers in (("&key=k", ()), ("", ("Idempotency-Key: r",))):
+        first = await keep(ask, f"topic=a&delay=1h{query}", b"x", *headers)
+        await asyncio.sleep(0.02)
+        assert await keep(ask, f"topic=a&delay=1h{query}", b"x", *headers) == first
+    # A key of an event says nothing of the rest of the request.
+    assert await keep(ask, "topic=a&delay=2h&key=k") == await keep(ask, "topic=a&delay=1h&key=k")
+
+
+async def test_a_key_that_another_request_used_meanwhile_makes_a_dead_letter(ask, server) -> None:
+    header = "Idempotency-Key: r"
+    await ask("POST", "/events?topic=a", header, body=b"now")
+    await keep(ask, "topic=a&delay=20ms", b"later", header)
+    dead: list = []
+    async with asyncio.timeout(20):
+        while not dead:
+            await asyncio.sleep(0.01)
+            dead = (await listed(ask))["dead"]
+    assert "Idempotency-Key" in dead[0]["reason"]
+    page = (await ask("GET", "/events?topic=a&wait=0&since=earliest")).json
+    assert [event["data"] for event in page["events"]] == ["now"]
+
+
 @pytest.mark.parametrize(
     ("query", "field"),
     [

@@ -9,6 +9,7 @@ import time
 
 import pytest
 
+from fastsse.hub import ended_rights
 from fastsse.server import Server
 from tests.auth.minting import mint, rsa_key
 from tests.http.conftest import Start
@@ -290,6 +291,47 @@ async def test_a_poll_whose_token_is_revoked_while_it_waits_reads_nothing(
         assert (read.status, b"secret" in read.body) == (200, True)
 
 
+# One waits until its span is over.
+WAITING = (*POLLS, "/events?topic=a&wait=30s&max_rate=0.1&last_event_id={now}")
+
+
+@pytest.mark.parametrize("path", WAITING)
+@pytest.mark.parametrize("what", ['{"sub":"ann"}', '{"jti":"1"}', '{"issued_before":%d}'])
+async def test_a_poll_that_waits_is_answered_when_its_token_is_revoked(
+    guarded: Server, path: str, what: str
+) -> None:
+    await private_stream(guarded)
+    last = guarded.publish("a", "one")
+    path = path.format(now=last)
+    now_s = in_a_while(0)
+    gone = bearer(subscribe=["a"], sub="ann", jti="1", iat=now_s - 20)
+    kept = bearer(subscribe=["a"], sub="bob", jti="2", iat=now_s)
+    async with connected(guarded) as one, connected(guarded) as other:
+        await one.send(request("GET", path, gone))
+        await other.send(request("GET", path, kept))
+        await until(lambda: waiting(guarded) == 2)
+        body = (what % (now_s - 10) if "%" in what else what).encode()
+        assert (await ask(guarded, "POST", "/revoke", REVOKER, JSON, body=body)).status == 204
+        answer = await one.answer()
+        assert (answer.status, b"revoked" in answer.body) == (401, True)
+        assert waiting(guarded) == 1
+
+
+async def test_very_many_polls_that_wait_are_answered_when_their_tokens_are_revoked(
+    guarded: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ended_rights, "LOOKED_AT_A_TURN", 3)
+    async with contextlib.AsyncExitStack() as stack:
+        raws = [await stack.enter_async_context(connected(guarded)) for _ in range(20)]
+        for number, raw in enumerate(raws):
+            await raw.send(request("GET", POLLS[0], bearer(subscribe=["a"], sub=str(number % 2))))
+        await until(lambda: waiting(guarded) == 20)
+        for subject in (b"0", b"1"):
+            body = b'{"sub":"%b"}' % subject
+            assert (await ask(guarded, "POST", "/revoke", REVOKER, JSON, body=body)).status == 204
+        assert [(await raw.answer()).status for raw in raws] == [401] * 20
+
+
 @pytest.mark.parametrize("path", POLLS)
 async def test_a_poll_whose_token_expires_while_it_waits_reads_nothing(
     guarded: Server, path: str
@@ -304,10 +346,13 @@ async def test_a_poll_whose_token_expires_while_it_waits_reads_nothing(
         assert (await raw.answer()).status == 401
 
 
-async def test_a_poll_is_answered_when_its_token_expires(guarded: Server) -> None:
+@pytest.mark.parametrize("path", POLLS)
+async def test_a_poll_is_answered_when_its_token_expires(start: Start, path: str) -> None:
+    guarded = await start(jwt_key=KEY, streams_poll="60s")
+    await private_stream(guarded)
     began_s = time.monotonic()
     by = bearer(subscribe=["a"], exp=time.time() + 0.7)
-    assert (await ask(guarded, "GET", POLLS[0], by)).status == 401
+    assert (await ask(guarded, "GET", path, by)).status == 401
     assert time.monotonic() - began_s < 20
 
 

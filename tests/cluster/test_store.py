@@ -4,6 +4,7 @@ that hold on all."""
 import asyncio
 import contextlib
 import re
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -137,6 +138,39 @@ async def test_a_revocation_ends_streams_at_every_node_and_outlives_them(
     async with cluster.node(redis.url, jwt_key=SECRET) as later:
         assert await opens(later, "", bad) == 401
         assert await opens(later, "", good) == 200
+
+
+async def test_a_revocation_ends_polls_that_wait_at_every_node(pair: tuple[str, str]) -> None:
+    bad, good = token("mallory", "6"), token("alice", "7")
+    for url in pair:
+        head = {"Content-Type": "text/plain", "Stream-Private": "true"}
+        assert (await ask("PUT", url + "/streams/s", bad, headers=head)).status_code in (200, 201)
+    paths = ("/events?topic=t&wait=60s", "/streams/s?offset=now&live=long-poll")
+    polls, kept = (
+        [asyncio.create_task(ask("GET", url + path, one)) for url in pair for path in paths * 3]
+        for one in (bad, good)
+    )
+    await _until_waiting(pair, 24)
+    began_s = time.monotonic()
+    revoked = await ask("POST", pair[0] + "/revoke", REVOKER, json={"sub": "mallory"})
+    assert revoked.status_code == 204
+    assert {answer.status_code for answer in await asyncio.gather(*polls)} == {401}
+    assert time.monotonic() - began_s < 15
+    assert not any(one.done() for one in kept)
+    for one in kept:
+        one.cancel()
+    await asyncio.gather(*kept, return_exceptions=True)
+
+
+async def _until_waiting(pair: tuple[str, str], count: int) -> None:
+    names = ("polls_waiting", "durable_streams_waiting")
+    async with asyncio.timeout(60):
+        while True:
+            texts = [(await ask("GET", url + "/metrics")).text for url in pair]
+            found = re.findall(rf"^fastsse_(?:{'|'.join(names)}) (\S+)$", "".join(texts), re.M)
+            if sum(map(float, found)) == count:
+                return
+            await asyncio.sleep(0.05)
 
 
 async def test_a_node_that_was_away_learns_what_was_revoked(redis: RedisServer) -> None:
