@@ -15,7 +15,7 @@ from fastsse.api.body_events import BodyEvents
 from fastsse.api.warnings import warning_lines, warnings_on
 from fastsse.auth.rights import Rights
 from fastsse.entries import kinds_of
-from fastsse.errors import BadRequest, FastsseError, InvalidEvent
+from fastsse.errors import BadRequest, Conflict, FastsseError, InvalidEvent
 from fastsse.events import EVENT_TOPICS_MAX, Event
 from fastsse.http.problems import Problem, problem_of
 from fastsse.http.request import Request
@@ -296,7 +296,8 @@ class PublishStream:
     def _on_published(self, batch: list[Event], published: Published) -> None:
         self._is_busy = False
         self._first = self._first or published.first
-        self._last = published.last
+        # Empty when a rule has dropped all of the batch.
+        self._last = published.last or self._last
         self._count += published.count
         if self._ending is not None:
             try:
@@ -313,7 +314,7 @@ class PublishStream:
     def _on_refused(self, batch: list[Event], error: FastsseError) -> None:
         """An event of a batch was refused: publishes the events before it."""
         self._is_busy = False
-        is_about_one = isinstance(error, BadRequest) or problem_of(error).status in (403, 409)
+        is_about_one = isinstance(error, BadRequest | Conflict) or problem_of(error).status == 403
         if len(batch) > 1 and is_about_one:
             self._waiting = batch + self._waiting
             self._single = True

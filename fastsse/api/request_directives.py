@@ -45,7 +45,7 @@ def asked_of(request: Request, events: Sequence[Event], rights: Rights | None) -
     scope = key_scope(rights)
     _check(events, key is not None, expect)
     for event in events:
-        _direct(event, scope)
+        event.direct(_scoped(event.directives, scope))
     first = events[0]
     if expect is not None:
         _add(first, expect=_expected(expect))
@@ -101,7 +101,8 @@ def digested(target: Target, media_type: bytes | None, expect: bytes | None = No
 
 
 def scoped(events: Sequence[Event], rights: Rights | None) -> Sequence[Event]:
-    """Events of a body that is published while it arrives, with keys that name the subject. Raises
+    """Events of a body that is published while it arrives, with keys that name the subject. The
+    given ones do not change: they are published again when a batch was refused. Raises
     InvalidEvent."""
     if not is_plain(events):
         events = list(events)
@@ -109,8 +110,7 @@ def scoped(events: Sequence[Event], rights: Rights | None) -> Sequence[Event]:
         if any(is_delayed(event.directives) for event in events):
             raise InvalidEvent("delay", "needs a request with one event")
         scope = key_scope(rights)
-        for event in events:
-            _direct(event, scope)
+        return [event.directed(_scoped(event.directives, scope)) for event in events]
     return events
 
 
@@ -140,11 +140,11 @@ def _check(events: Sequence[Event], has_key: bool, expect: bytes | None) -> None
         raise InvalidEvent(EXPECT_HEADER, "needs one topic")
 
 
-def _direct(event: Event, scope: bytes) -> None:
-    """Adds the subject to the key of an event."""
-    asked = event.directives
-    if asked is not None and asked.key is not None:
-        event.direct(asked._replace(key=scope + asked.key))
+def _scoped(asked: Directives | None, scope: bytes) -> Directives | None:
+    """The same with the subject in front of the key."""
+    if asked is None or asked.key is None:
+        return asked
+    return asked._replace(key=scope + asked.key)
 
 
 def _add(event: Event, **more: object) -> None:

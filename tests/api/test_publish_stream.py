@@ -57,6 +57,36 @@ async def test_each_line_is_published_as_it_comes(server) -> None:
         assert (await raw.answer()).status == 200
 
 
+@pytest.mark.parametrize("wrong", [{"topic": "over"}, {"expect": "v9"}])
+async def test_lines_before_a_refused_one_are_published_and_their_keys_known(server, wrong) -> None:
+    server.publish("over", "last", end=True)
+    lines = [line(number, key=str(number)) for number in range(4)]
+    body = b"".join([*lines[:2], line("x", **{"topic": "a", **wrong}), *lines[2:]])
+    answers = []
+    for sent in (body, b"".join(lines), body):
+        async with streaming(server, "/events?stream=true", LINES) as raw:
+            await raw.send(chunk(sent) + END)
+            answers.append(await raw.answer())
+    status = 409 if "topic" in wrong else 412
+    assert [answer.status for answer in answers] == [status, 200, status]
+    assert [answer.json["count"] for answer in answers] == [2, 4, 2]
+    async with connected(server) as raw:
+        await raw.send(get("/events?topic=a&wait=0&since=earliest"))
+        kept = [event["data"] for event in (await raw.answer()).json["events"]]
+    assert kept == [0, 1, 2, 3]
+
+
+async def test_the_last_line_of_the_answer_is_one_that_no_rule_has_dropped(start) -> None:
+    rules = [{"name": "d", "action": "drop", "topics": ["dropped"]}]
+    server = await start(rules=rules)
+    async with reading(server) as stream, streaming(server, "/events?stream=true", LINES) as raw:
+        await raw.send(chunk(line("kept")))
+        kept = await stream.next()
+        await raw.send(chunk(line("no", topic="dropped")) + END)
+        answer = (await raw.answer()).json
+    assert answer == {"count": 1, "first": kept.last_event_id, "last": kept.last_event_id}
+
+
 async def test_each_line_is_answered_when_the_publisher_reads_lines(server) -> None:
     async with streaming(server, "/events?stream=true", LINES, ANSWERED) as raw:
         await raw.send(chunk(line("x", id="mine") + b"\n"))
