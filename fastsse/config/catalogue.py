@@ -22,6 +22,7 @@ from fastsse.config.kinds import (
     NAMES,
     NETWORKS,
     ORIGINS,
+    SELECTORS,
     SIZE,
     ValueKind,
 )
@@ -39,7 +40,7 @@ from fastsse.config.sources import (
 )
 from fastsse.config.tokens import REPEATED
 from fastsse.config.tomltext import toml_text
-from fastsse.config.webhooks import SELECTORS, WebhookRule
+from fastsse.config.webhooks import WebhookRule
 
 ENVIRONMENT_PREFIX = "FASTSSE_"
 # In place of the default of a key that a table must have.

@@ -10,14 +10,14 @@ from fastsse.config.kinds import (
     Count,
     OptionGroup,
     Seconds,
+    Selectors,
     Switch,
     ValueKind,
     option,
-    read_list,
     read_rules,
+    repeated_names,
 )
 from fastsse.config.sources import FilterText, SourceName, Template
-from fastsse.config.webhooks import SELECTORS
 
 __all__ = ["EVENT_RULES", "EventRule", "EventRuleOptions", "event_rule_conflicts"]
 
@@ -40,12 +40,7 @@ class EventRule(BaseModel):
         "What happens to an event that matches: it is dropped, goes to `publish` "
         "instead, goes there too, or is counted.",
     )
-    topics: Annotated[
-        tuple[Annotated[str, Field(min_length=1, max_length=1024)], ...],
-        BeforeValidator(read_list),
-        Field(min_length=1, max_length=100),
-        SELECTORS,
-    ] = option(
+    topics: Selectors = option(
         ("*",),
         "Topics or templates such as `orders/{id}`; `*` is all. One of the event's must match.",
     )
@@ -97,8 +92,4 @@ class EventRuleOptions(OptionGroup):
 
 def event_rule_conflicts(config: "Config") -> Iterator[tuple[str, str]]:
     """Conflicts between rules."""
-    names: set[str] = set()
-    for index, rule in enumerate(config.rules):
-        if rule.name in names:
-            yield f"rules[{index}].name", "different from those of other rules"
-        names.add(rule.name)
+    yield from repeated_names("rules", config.rules)

@@ -10,14 +10,16 @@ from fastsse.config.kinds import (
     Count,
     OptionGroup,
     Seconds,
+    Selectors,
     ValueKind,
     duration,
     option,
     read_list,
     read_rules,
+    repeated_names,
 )
 from fastsse.config.sources import Secrets, SourceName
-from fastsse.config.webhooks import SELECTORS, WEBHOOK_URL, check_url
+from fastsse.config.webhooks import WEBHOOK_URL, check_url
 
 __all__ = [
     "AUTHORIZE_HEADERS",
@@ -83,12 +85,7 @@ class HookRule(BaseModel):
         HOOK_KINDS,
         "`connect` and `disconnect` of each stream; `first` and `last` subscriber of each topic.",
     )
-    topics: Annotated[
-        tuple[Annotated[str, Field(min_length=1, max_length=1024)], ...],
-        BeforeValidator(read_list),
-        Field(min_length=1, max_length=100),
-        SELECTORS,
-    ] = option(("*",), "Topics or templates such as `orders/{id}`; `*` is all.")
+    topics: Selectors = option(("*",), "Topics or templates such as `orders/{id}`; `*` is all.")
     linger: Annotated[Seconds, Field(ge=0, le=24 * 3600)] = option(
         5.0, "How long a topic has no subscriber before that is sent as `last`."
     )
@@ -163,11 +160,7 @@ _OF_THE_CALLBACK: Final = {
 
 def hook_conflicts(config: "Config") -> Iterator[tuple[str, str]]:
     """Conflicts between hooks, and between the options of the callback."""
-    names: set[str] = set()
-    for index, rule in enumerate(config.hooks):
-        if rule.name in names:
-            yield f"hooks[{index}].name", "different from those of other hooks"
-        names.add(rule.name)
+    yield from repeated_names("hooks", config.hooks)
     if config.authorize_url is not None and not config.authorize_secrets:
         yield "authorize_secrets", "set with authorize_url, because requests to it are signed"
     given = config.model_fields_set & _OF_THE_CALLBACK

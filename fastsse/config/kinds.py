@@ -3,9 +3,9 @@
 import ipaddress
 import json
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Protocol
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
@@ -56,6 +56,11 @@ SECRET = ValueKind("TOKEN", "1 to 4096 visible ASCII characters", lambda _: MASK
 GLOB = ValueKind("GLOB", "a pattern of 1 to 1024 characters", example="stocks/*")
 PATTERN = ValueKind("REGEX", "a regular expression")
 GLOBS = ValueKind("GLOBS", "1 to 100 patterns", ",".join)
+SELECTORS = ValueKind(
+    "TOPIC",
+    "1 to 100 topics or templates",
+    lambda topics: ",".join(topics) if isinstance(topics, tuple) else str(topics),
+)
 SCHEMA = ValueKind("SCHEMA", "a JSON Schema: a table, its JSON, or the path of a file")
 RULES = ValueKind("JSON", "a list of at most 1000 tables with match and the values to change")
 SWITCH = ValueKind("", "true or false", lambda value: str(value).lower())
@@ -85,6 +90,23 @@ def read_list(value: object) -> tuple[object, ...]:
 def read_rules(value: object) -> object:
     """A list of rules, or the JSON text of one."""
     return _read_json(value) if isinstance(value, str) else value
+
+
+class Named(Protocol):
+    """A table of the configuration that has a name."""
+
+    @property
+    def name(self) -> str:
+        """Unique in its list."""
+
+
+def repeated_names(option: str, tables: Iterable[Named]) -> Iterator[tuple[str, str]]:
+    """The conflicts of tables of a list whose name an earlier one has."""
+    names: set[str] = set()
+    for index, table in enumerate(tables):
+        if table.name in names:
+            yield f"{option}[{index}].name", f"different from those of other {option}"
+        names.add(table.name)
 
 
 def _read_json(text: str) -> Any:
@@ -211,6 +233,12 @@ HeaderNames = Annotated[
 ]
 Networks = Annotated[
     tuple[str, ...], BeforeValidator(read_list), AfterValidator(check_networks), NETWORKS
+]
+Selectors = Annotated[
+    tuple[Annotated[str, Field(min_length=1, max_length=1024)], ...],
+    BeforeValidator(read_list),
+    Field(min_length=1, max_length=100),
+    SELECTORS,
 ]
 UnixPath = Annotated[str, AfterValidator(check_unix_path), PATH]
 Token = Annotated[SecretStr, AfterValidator(check_token), SECRET]

@@ -15,11 +15,12 @@ from pydantic import (
 from fastsse.config.kinds import (
     Count,
     OptionGroup,
+    Selectors,
     Switch,
     ValueKind,
     option,
-    read_list,
     read_rules,
+    repeated_names,
 )
 from fastsse.config.source_url import SYSTEMS, check_source_url
 from fastsse.config.sources import (
@@ -31,7 +32,7 @@ from fastsse.config.sources import (
     read_settings,
 )
 from fastsse.config.store import MEMORY, show_store
-from fastsse.config.webhooks import LETTER_FILE, SELECTORS, check_letters
+from fastsse.config.webhooks import LETTER_FILE, check_letters
 
 __all__ = ["MIRRORS", "MIRROR_URL", "MirrorOptions", "MirrorRule", "mirror_conflicts"]
 
@@ -57,12 +58,7 @@ class MirrorRule(BaseModel):
     url: Annotated[str, AfterValidator(check_source_url), MIRROR_URL] | None = option(
         None, "Where the other system is. Without it the Redis of `store`."
     )
-    topics: Annotated[
-        tuple[Annotated[str, Field(min_length=1, max_length=1024)], ...],
-        BeforeValidator(read_list),
-        Field(min_length=1, max_length=100),
-        SELECTORS,
-    ] = option(("*",), "Topics or templates such as `orders/{id}`; `*` is all.")
+    topics: Selectors = option(("*",), "Topics or templates such as `orders/{id}`; `*` is all.")
     filter: FilterText | None = option(
         None, "An expression; events that do not match are left out."
     )
@@ -117,16 +113,13 @@ class MirrorOptions(OptionGroup):
 
 def mirror_conflicts(config: "Config") -> Iterator[tuple[str, str]]:
     """Conflicts between mirrors, and with sources and the store."""
-    names: set[str] = set()
+    yield from repeated_names("mirrors", config.mirrors)
     read = {
         (source.url or config.store, name)
         for source in config.sources
         for name in (source.stream, *source.topics)
     }
     for index, rule in enumerate(config.mirrors):
-        if rule.name in names:
-            yield f"mirrors[{index}].name", "different from those of other mirrors"
-        names.add(rule.name)
         if rule.url is None and "://" not in config.store:
             yield f"mirrors[{index}].url", "given, because the store is not Redis"
         if (rule.url or config.store, rule.to) in read:

@@ -25,6 +25,7 @@ from fastsse.config.kinds import (
     option,
     read_list,
     read_rules,
+    repeated_names,
 )
 from fastsse.config.source_url import SYSTEMS, check_source_url
 from fastsse.config.store import MEMORY, show_store
@@ -369,15 +370,13 @@ class SourceOptions(OptionGroup):
 def source_conflicts(config: "Config") -> Iterator[tuple[str, str]]:
     """Conflicts between sources, and between sources and the store."""
     readers: set[tuple[str, str, str]] = set()
-    names: set[str] = set()
+    yield from repeated_names("sources", config.sources)
     for index, source in enumerate(config.sources):
         url = source.url or config.store
         if source.files and source.place is None and config.store != MEMORY:
             yield f"sources[{index}].place", "set for files when the store survives a restart"
         if "://" not in url and source.system not in ("webhook", "files"):
             yield f"sources[{index}].url", "set when store is not a Redis"
-        if source.name in names:
-            yield f"sources[{index}].name", "different from those of other sources"
         for key in ("stream", "dead_letter"):
             if url == config.store and _is_of_the_log(config, getattr(source, key)):
                 yield f"sources[{index}].{key}", "a key that the log itself does not use in Redis"
@@ -389,7 +388,6 @@ def source_conflicts(config: "Config") -> Iterator[tuple[str, str]]:
                     f"different from that of an earlier source with the same {what}",
                 )
             readers.add((url, read, source.group))
-        names.add(source.name)
 
 
 def _is_of_the_log(config: "Config", key: str | None) -> bool:

@@ -12,11 +12,12 @@ from fastsse.config.kinds import (
     Networks,
     OptionGroup,
     Seconds,
+    Selectors,
     Switch,
     ValueKind,
     option,
-    read_list,
     read_rules,
+    repeated_names,
 )
 from fastsse.config.sources import FILE_PREFIX, FilterText, Secrets, SourceName
 from fastsse.config.store import MEMORY
@@ -27,11 +28,6 @@ if TYPE_CHECKING:
     from fastsse.config.settings import Config
 
 WEBHOOK_URL = ValueKind("URL", "an http:// or https:// URL without a login")
-SELECTORS = ValueKind(
-    "TOPIC",
-    "1 to 100 topics or templates",
-    lambda topics: ",".join(topics) if isinstance(topics, tuple) else str(topics),
-)
 LETTER_FILE = ValueKind("FILE", "file: and a path")
 WEBHOOKS = ValueKind("JSON", "a list of at most 100 tables with name, url, topics and secrets")
 
@@ -63,12 +59,7 @@ class WebhookRule(BaseModel):
     url: Annotated[str, AfterValidator(check_url), WEBHOOK_URL] = option(
         ..., "Where the events are sent."
     )
-    topics: Annotated[
-        tuple[Annotated[str, Field(min_length=1, max_length=1024)], ...],
-        BeforeValidator(read_list),
-        Field(min_length=1, max_length=100),
-        SELECTORS,
-    ] = option(..., "Topics or templates such as `orders/{id}`; `*` is all.")
+    topics: Selectors = option(..., "Topics or templates such as `orders/{id}`; `*` is all.")
     secrets: Annotated[Secrets, Field(min_length=1)] = option(
         ...,
         "Sign the requests (Standard Webhooks): the first one and, while it is replaced, the next.",
@@ -111,11 +102,7 @@ _UNIX: Final = "unix"
 
 def webhook_conflicts(config: "Config") -> Iterator[tuple[str, str]]:
     """Conflicts between webhooks, and between webhooks and the store."""
-    names: set[str] = set()
-    for index, rule in enumerate(config.webhooks):
-        if rule.name in names:
-            yield f"webhooks[{index}].name", "different from those of other webhooks"
-        names.add(rule.name)
+    yield from repeated_names("webhooks", config.webhooks)
     if config.webhooks and config.store == MEMORY:
         yield (
             "webhooks",
