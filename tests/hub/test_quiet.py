@@ -11,6 +11,7 @@ from fastsse.positions import parse_id
 from fastsse.subscriptions import EVENTS, MERCURE, Cursor, Dialect
 from tests.hub.onenode import Client, MakeNode, Node
 
+RETRY_MS = 3000
 QUIET = replace(EVENTS, has_control_events=False)
 LAST_CHUNK = b"0\r\n\r\n"
 
@@ -48,6 +49,7 @@ def test_an_id_before_what_is_kept_ends_the_stream_and_the_next_has_all_that_is_
     for number in range(1, 9):
         node.publish("a", str(number))
     body = ended(node, node.resume("a", after=old, dialect=QUIET, chunked=True))
+    assert (node.hub.counters()["replays_failed"], node.hub.streams.replays) == (1, 0)
     (place,) = re.findall(rb"\nid: (\S+)\n", body)
     assert parse_id(place) is not None
     again = node.resume("a", after=place.decode(), dialect=QUIET, chunked=True)
@@ -62,7 +64,11 @@ def test_eviction_that_overtakes_a_replay_ends_it_after_whole_events(make_node: 
     client = node.subscribe("a", cursor=Cursor("earliest"), dialect=QUIET, receive_bytes=4096)
     for index in range(24, 48):
         node.publish("a", f"{index} {big}")
-    ended(node, client)
+    *_, farewell = ended(node, client).splitlines()
+    name, _, retry_ms = farewell.partition(b": ")
+    assert name == b"retry"
+    assert RETRY_MS <= int(retry_ms) <= 2 * RETRY_MS
+    assert (node.hub.counters()["replays_failed"], node.hub.streams.replays) == (1, 0)
     got = [int(data.partition(" ")[0]) for data in client.data]
     assert got == list(range(len(got)))
 
