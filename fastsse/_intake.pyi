@@ -184,4 +184,4 @@ class Intake:
         """Judges every publisher again, from the next request on."""
 
     def forget_targets(self) -> None:
-        """Reads each target again when it comes next."""
+        """Reads each target again when it comes next. What was taken is published before."""

@@ -1079,7 +1079,9 @@ cdef class Intake:
         return known
 
     def forget_targets(self):
-        """Reads each target again when it comes next."""
+        """Reads each target again when it comes next. What was taken is published before."""
+        while self.full or self.batch.lanes:
+            self.publish_batch()
         self.targets.clear()
         self.targets_bytes = 0
         self.last_raw = self.last_target = None

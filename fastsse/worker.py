@@ -408,6 +408,8 @@ class Worker:
         self._access.apply(config)
 
     def _apply_rules(self, config: Config) -> None:
+        # An intake publishes nothing that interceptors see.
+        self.frontend.forget_targets()
         self._rules.apply(config.rules)
         made = make_interceptors(config, self._rules, self._own_interceptors)
         made.carry_on(self._interceptors)

@@ -232,8 +232,15 @@ class Endpoints:
         self._topic_rules = config
         if self._admin is not None:
             self._admin.apply_topic_rules(config)
+        self.forget_targets()
+
+    def forget_targets(self) -> None:
+        """Has intakes publish what they have taken, and ask again what they may take. Call it
+        before interceptors change."""
         for intake in self._intakes:
             intake.forget_targets()
+        if self._open_streams is not None:
+            self._open_streams.forget()
 
     def switch_intakes(self) -> None:
         """Turns intakes off while each publish is logged or authorized, and makes them count

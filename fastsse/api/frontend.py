@@ -215,6 +215,10 @@ class Frontend:
         """Publishes and streams that come later are judged by other `[[topics]]`."""
         self._endpoints.apply_topic_rules(config)
 
+    def forget_targets(self) -> None:
+        """As `Endpoints.forget_targets`."""
+        self._endpoints.forget_targets()
+
     def look(self) -> None:
         """Checks whether this worker has room, and so which listening sockets it watches. Called
         after each accept and after streams were opened."""

@@ -53,6 +53,10 @@ class OpenStreams:
             (SHIELD, SHIELD + b"Content-Length: 0\r\n"),
         )
 
+    def forget(self) -> None:
+        """Reads the next append to each stream as any request, because rules have changed."""
+        self._by_target.clear()
+
     def note(self, request: Request, topic: str, row: StreamRow) -> None:
         """Call it when an append was stored, with the row after it."""
         target = request.target

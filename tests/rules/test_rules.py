@@ -13,8 +13,10 @@ from fastsse.config import Config, ConfigError
 from fastsse.errors import Unavailable
 from fastsse.server import Server
 from tests.auth.minting import SECRET, mint
+from tests.http.raw import connected, request
 from tests.redis import cluster
 
+PLAIN = "Content-Type: text/plain"
 LIMIT = {"name": "many", "action": "alert", "count": 3, "publish": "alerts", "when": 'event == "x"'}
 
 
@@ -271,3 +273,40 @@ async def test_a_reload_applies_rules_and_keeps_counting() -> None:
         await server.publish_later("t", "y", event="y")
         assert len(await page(url, "t")) == 5
         assert json.dumps(await metric(url, 'fastsse_rule_actions_total{rule="d"}')) == "1.0"
+
+
+async def test_publishes_on_open_connections_are_answered_with_their_ids_after_a_reload(
+    tmp_path: Any,
+) -> None:
+    rules = [
+        {"name": "c", "action": "copy", "topics": ["cp"], "publish": "copied"},
+        {"name": "d", "action": "drop", "topics": ["dr"]},
+        {"name": "s", "action": "drop", "topics": ["s"], "when": 'data == "x"'},
+    ]
+    for store in ("memory", f"sqlite:{tmp_path}/h.db"):
+        async with serving(store=store) as server, connected(server) as raw:
+            await raw.send(request("PUT", "/streams/s", PLAIN, body=b"a"))
+            assert (await raw.answer()).status == 201
+
+            async def publish(data: bytes) -> list[Any]:
+                paths = [
+                    "/streams/s",
+                    *(f"/events?topic={name}" for name in ("cp", "t", "dr", "t")),
+                ]
+                sent = [request("POST", path, PLAIN, body=data) for path in paths]
+                await raw.send(b"".join(sent))  # In one turn of the loop.
+                return [await raw.answer() for _ in sent]
+
+            for _ in range(3):
+                await publish(b"before")
+            running: Any = server._running
+            running.apply(Config(port=0, drain=0, rules=rules, store=store))
+            append, copied, first, dropped, second = await publish(b"x")
+            url = server.addresses[0]
+            assert append.status == 204
+            assert [one["data"] for one in await page(url, "s")] == ["a", *["before"] * 3]
+            assert dropped.json == {"id": ""}
+            (copy,) = await page(url, "copied")
+            ids = [event["id"] for name in ("cp", "t") for event in await page(url, name)]
+            assert [one.json["id"] for one in (copied, first, second)] == [ids[3], *ids[-2:]]
+            assert copy["id"] not in ids
