@@ -1,5 +1,6 @@
 """The kept inputs of libFuzzer fail nothing, and its loop runs on the native parts."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -40,4 +41,7 @@ def test_libfuzzer_runs_on_the_native_parts(
     assert guided_fuzz.fuzz("encoder", compiler, ["-runs=3000"]) == 0
     said = capfd.readouterr().err
     assert "INFO: Loaded" in said, "nothing native has counters"
-    assert "NEW" in said, "no input reached anything new"
+    # The inputs that are kept may reach all that 3,000 others do, so nothing new is no failure.
+    reached = re.findall(r"DONE +cov: (\d+)", said)
+    assert reached, said[-1000:]
+    assert int(reached[-1]) > 100, "the inputs reach nothing native"

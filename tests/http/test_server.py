@@ -61,7 +61,7 @@ async def test_nothing_is_left_when_a_server_is_closed() -> None:
             await (await raw.stream()).opening()
     assert threading.active_count() == threads
     gc.collect()
-    assert not [one for one in gc.get_objects() if isinstance(one, Connection)]
+    assert not [one for one in gc.get_objects() if type(one) is Connection]
     assert len(asyncio.all_tasks()) == 1
 
 

@@ -204,7 +204,7 @@ async def test_opening_a_tail_leaves_no_circle_of_objects(ask, server) -> None:
                 stream = await tail(raw, f"/streams/log?offset={offset}&live=sse")
                 await stream.next()
             await asyncio.sleep(0)  # Transports report their end in a turn of its own.
-            assert [one for one in gc.get_objects() if isinstance(one, StreamRead)] == []
+            assert [one for one in gc.get_objects() if type(one) is StreamRead] == []
     finally:
         gc.enable()
 
