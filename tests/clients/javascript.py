@@ -17,7 +17,10 @@ TIMEOUT_S: Final = 170
 _BUNDLE: Final = """
 const [entry, to, modules] = {words};
 require(`${{modules}}/esbuild`).buildSync({{
-  stdin: {{ contents: require("fs").readFileSync(entry, "utf8"), resolveDir: process.cwd() }},
+  stdin: {{
+    contents: require("fs").readFileSync(entry, "utf8"), resolveDir: process.cwd(), loader: "jsx",
+  }},
+  jsx: "automatic",
   nodePaths: [modules], bundle: true, format: "iife", outfile: to,
   define: {{ "process.env.NODE_ENV": '"development"' }},
 }});

@@ -1,5 +1,6 @@
 """The React hook in Chromium, with the React of npm."""
 
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 from tests.browser.chromium import PROGRAM, Browser, chromium
 from tests.clients.javascript import MODULES, PACKAGE, bundled
 from tests.clients.test_js_chromium import server, until
+from tests.docs.blocks import ROOT, blocks_of
 
 pytestmark = pytest.mark.skipif(PROGRAM is None, reason="no Chromium here")
 
@@ -62,6 +64,16 @@ function WithQuery() {
 
 createRoot(document.body).render(
   h(QueryClientProvider, { client: new QueryClient() }, h(WithSwr), h(WithQuery)));
+"""
+
+ANSWERS = """
+import { createElement as h, StrictMode } from "react";
+import { createRoot } from "react-dom/client";
+COMPONENT
+// The application that begins a run.
+window.fetch = ((fetch) => (url, ...more) =>
+  url === "/runs" ? Promise.resolve(Response.json({ run: "7" })) : fetch(url, ...more))(fetch);
+createRoot(document.body).render(h(StrictMode, null, h(Answer, { server: "/" })));
 """
 
 
@@ -120,3 +132,38 @@ async def test_the_recipes_for_swr_and_tanstack_query_show_what_the_stream_bring
         await page.settled(shown, '{"n":1} "fetched"')
         one.publish("orders/7", {"id": 7})
         await page.settled(shown, '{"n":1} {"id":7}')
+
+
+async def test_the_component_of_the_token_guide_shows_the_whole_answer_after_a_reload(
+    browser: Browser, tmp_path: Path
+) -> None:
+    (component,) = (
+        block.text
+        for block in blocks_of(ROOT / "docs/guides/token-streams.md")
+        if block.file == "Answer.jsx"
+    )
+    for name, source in (("fastsse/react", "./src/react.js"), ("fastsse", "./src/index.js")):
+        assert f'from "{name}"' in component
+        component = component.replace(f'from "{name}"', f'from "{source}"')
+    script = application(tmp_path, ANSWERS.replace("COMPONENT", component))
+
+    def say(word: str) -> None:
+        one.publish("run/7", json.dumps({"choices": [{"delta": {"content": word}}]}))
+
+    async with server() as one:
+        page = await browser.open(f"{one.addresses[0]}/healthz")
+        await page.run(f"{script}; 0")
+        shown = "document.querySelector('p')?.textContent"
+        await page.settled(shown, "")
+        await page.run("document.querySelector('button').click(); 0")
+        say("Every")
+        say(" answer")
+        await page.settled(shown, "Every answer")
+        await page.command("Page.reload")
+        await page.settled("document.querySelector('form') === null")
+        say(" is")
+        await page.run(f"{script}; 0")
+        await page.settled(shown, "Every answer is")
+        one.publish("run/7", "[DONE]", end=True)
+        await until(lambda: one.stream_count == 0)
+        assert await page.run(shown) == "Every answer is"
