@@ -19,6 +19,7 @@ from fastsse.units import parse_duration_s
 __all__ = [
     "BLANK",
     "DIRECTIVE_FIELDS",
+    "DROPPED",
     "END",
     "NO_NOTICE",
     "Control",
@@ -384,6 +385,8 @@ class Control(NamedTuple):
 
 END: Final = Control("end").encode()
 PURGE: Final = Control("purge").encode()
+#: Stands for an append that a rule has dropped: the number of its producer counts.
+DROPPED: Final = b'{"op":"dropped"}'
 #: What stands in the place of an event that was deleted.
 BLANK: Final = b'{"op":"blank"}'
 _ERASES: Final = (b'{"op":"delete"', b'{"op":"purge"')

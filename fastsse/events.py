@@ -10,10 +10,11 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Final, Literal
 
-from fastsse.directives import END, PURGE, Control, Directives, of_other_topics
+from fastsse.directives import DROPPED, END, PURGE, Control, Directives, Producer, of_other_topics
 from fastsse.errors import BadRequest, InvalidEvent
 from fastsse.meta import MetaValue, encode_meta
 from fastsse.positions import is_position_shaped
+from fastsse.reserved import DROPPED_TOPIC
 
 __all__ = [
     "CONTROL",
@@ -157,6 +158,12 @@ class Event:
     def end(cls, topics: str | Sequence[str], private: bool = False) -> "Event":
         """The control entry that ends topics. Raises InvalidEvent."""
         return cls(topics, private=private, directives=Directives(control=END))
+
+    @classmethod
+    def dropped(cls, producer: Producer) -> "Event":
+        """The control entry that stands for an append of which nothing is left."""
+        directives = Directives(control=DROPPED, producer=producer)
+        return cls(DROPPED_TOPIC, private=True, directives=directives)
 
     @classmethod
     def purge(cls, topic: str) -> "Event":

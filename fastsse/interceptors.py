@@ -14,13 +14,13 @@ import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from hashlib import blake2b
 from types import FrameType
 from typing import Final, NamedTuple
 
-from fastsse.directives import Directives, as_known, of_copy
+from fastsse.directives import Directives, Producer, as_known, of_copy
 from fastsse.errors import FastsseError, InterceptorFailed
 from fastsse.events import Event
 from fastsse.log import get_logger
@@ -138,16 +138,20 @@ class Interceptors:
         """What is to be published. Raises InterceptorFailed; then nothing is."""
         made: list[Event] = []
         firsts: list[int | None] = []
+        numbers: dict[Producer, None] = {}
         for event in events:
             outputs = [event] if _is_ours(event) else self._pass(event)
             firsts.append(len(made) if outputs else None)
             made += _directed(event, outputs)
             if not outputs:
                 self._counts["dropped"] += 1
+                if event.directives is not None and event.directives.producer is not None:
+                    numbers[event.directives.producer] = None
             else:
                 self._counts["changed"] += outputs[0] is not event
                 self._counts["copied"] += len(outputs) - 1
         _give_request(events, made)
+        made += _of_dropped(numbers, made)
         return Intercepted(made, firsts)
 
     def _pass(self, event: Event) -> list[Event]:
@@ -243,6 +247,13 @@ def _give_request(events: Sequence[Event], made: Sequence[Event]) -> None:
     if asked is not None and asked.request is not None and made:
         request = asked.request._replace(entry_count=len(made))
         made[0].direct((made[0].directives or Directives())._replace(request=request))
+
+
+def _of_dropped(numbers: Iterable[Producer], made: Sequence[Event]) -> list[Event]:
+    """Entries for appends of which nothing is left. Without them the producer's next append would
+    be refused, because a number before it is missing."""
+    kept = {one.directives.producer for one in made if one.directives is not None}
+    return [Event.dropped(one) for one in numbers if one.refuses_gaps and one not in kept]
 
 
 def _checked(event: Event, result: object) -> Sequence[Event]:

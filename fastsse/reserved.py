@@ -14,6 +14,7 @@ from fastsse.errors import Forbidden
 
 __all__ = [
     "CONSOLE_TOPIC",
+    "DROPPED_TOPIC",
     "HUB_PATH",
     "SUBSCRIPTIONS_PATH",
     "check_not_reserved",
@@ -25,6 +26,8 @@ HUB_PATH: Final = "/.well-known/mercure"
 SUBSCRIPTIONS_PATH: Final = f"{HUB_PATH}/subscriptions/"
 #: What streams of consoles ask for; no event has it.
 CONSOLE_TOPIC: Final = f"{HUB_PATH}/fastsse/console"
+#: Has entries that stand for appends of which rules left nothing.
+DROPPED_TOPIC: Final = f"{HUB_PATH}/fastsse/dropped"
 _WORD: Final = "mercure"
 # An escape of an escape of an escape; a topic with more is refused.
 _ROUNDS_MAX: Final = 4

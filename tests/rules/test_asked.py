@@ -19,6 +19,14 @@ RULES = [
     {"name": "m", "action": "move", "topics": ["mv/{x}"], "publish": "moved"},
     {"name": "c", "action": "copy", "topics": ["cp/{x}"], "publish": "copied"},
     {"name": "d", "action": "drop", "topics": ["dr/{x}"]},
+    {"name": "x", "action": "drop", "topics": ["some/{x}"], "when": 'data == "x"'},
+    {
+        "name": "y",
+        "action": "move",
+        "topics": ["some/{x}"],
+        "when": 'data == "y"',
+        "publish": "moved",
+    },
 ]
 TOPICS = ["mv/1", "cp/1", "dr/1", "moved", "copied", "t"]
 TEXT = {"Content-Type": "text/plain"}
@@ -160,6 +168,29 @@ async def test_appends_that_a_rule_drops_moves_or_copies_are_answered(api: Api) 
         assert (read.text, read.headers["Stream-Closed"]) == (content, "true")
     assert [data for _, data in await api.kept("copied")] == ["a", "b", "c"]
     assert [data for _, data in await api.kept("moved")] == ["a", "b", "c"]
+
+
+async def test_a_producer_goes_on_after_an_append_that_a_rule_drops_or_moves(api: Api) -> None:
+    async def append(data: str, number: int, epoch: int = 0, **more: str) -> httpx.Response:
+        numbers = {"Producer-Epoch": str(epoch), "Producer-Seq": str(number)}
+        headers = TEXT | {"Producer-Id": "p"} | numbers | more
+        return await api.client.post("/streams/some/1", headers=headers, content=data)
+
+    await api.client.put("/streams/some/1", headers=TEXT)
+    for _ in range(2):  # The second time all are repeats.
+        for number, data in enumerate("xabxxycx"):
+            answer = await append(data, number)
+            assert answer.is_success, (data, answer.status_code, answer.headers)
+    assert (await append("x", 9)).status_code == 409
+    assert (await append("x", 0, epoch=1)).is_success
+    assert (await append("x", 8)).status_code == 403
+    assert (await append("x", 1, 1, **{"Stream-Closed": "true"})).is_success
+    read = await api.client.get("/streams/some/1")
+    assert (read.text, read.headers["Stream-Closed"]) == ("abc", "true")
+    assert await api.kept("some/1", "moved") == [
+        ("some/1", "a"), ("some/1", "b"), ("moved", "y"), ("some/1", "c"),
+    ]  # fmt: skip
+    assert [data for _, data in await api.kept("*")] == ["a", "b", "y", "c"]
 
 
 async def test_lines_that_a_source_reads_again_are_moved_and_copied_once(tmp_path: Any) -> None:
