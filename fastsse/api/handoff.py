@@ -46,8 +46,9 @@ __all__ = ["RetryAfter", "SenderHandoff"]
 
 log = get_logger("http")
 _HEAD: Final = STATUS_LINES[200] + EVENT_STREAM
-_CHUNKED: Final = b"Transfer-Encoding: chunked\r\nConnection: keep-alive\r\n"
+# The sender closes the socket with the stream, so a client must send no other request on it.
 _RAW: Final = b"Connection: close\r\n"
+_CHUNKED: Final = b"Transfer-Encoding: chunked\r\n" + _RAW
 # The headers of Mercure's reference hub, which existing clients expect.
 _MERCURE_HEAD: Final = STATUS_LINES[200] + MERCURE_STREAM
 # Only an id of this form is sent back in the head.

@@ -25,7 +25,7 @@ async def test_stream_has_its_headers_and_opens_at_once(server) -> None:
             "x-content-type-options": "nosniff",
             "cross-origin-resource-policy": "same-origin",
             "transfer-encoding": "chunked",
-            "connection": "keep-alive",
+            "connection": "close",
         }
         assert (await stream.opening()).startswith(OPENING)
         server.publish("a", "hello", event="tick")

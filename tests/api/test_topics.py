@@ -1,5 +1,6 @@
 """The end of a topic: what is refused then, and how streams end."""
 
+import httpx
 import pytest
 
 from tests.http.raw import connected, get, request, until
@@ -106,6 +107,25 @@ async def test_a_stream_that_follows_an_open_topic_too_goes_on(ask, server) -> N
         assert (await everything.next()).data == "on"
         await ask("POST", "/topics/end?topic=b", body=b"")
         assert (await stream.next()).type == "fastsse.end"
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/events?topic=a&since=earliest",
+        "/.well-known/mercure?topic=a",
+        "/streams/a?live=sse&offset=now",
+    ],
+)
+async def test_a_client_sends_no_request_on_the_connection_of_a_stream(server, path) -> None:
+    """The server closes it behind the stream: a pool that has kept it fails now and then."""
+    async with httpx.AsyncClient(base_url=server.addresses[0], trust_env=False) as client:
+        await client.put("/streams/a", headers={"Content-Type": "text/plain"})
+        async with client.stream("GET", path) as stream:
+            assert stream.headers["connection"] == "close"
+            assert stream.headers["transfer-encoding"] == "chunked"
+            await client.post("/topics/end?topic=a")
+            await stream.aread()
 
 
 async def test_quiet_readers_get_a_clean_end_without_an_event(ask, server) -> None:
