@@ -111,10 +111,19 @@ class Interceptors:
     Arguments:
         interceptors: each with a name for the log.
         limit_s: seconds that one call may take.
+        rules: the interceptor behind them, without a limit: a machine that is busy must not make
+            the server's own rules refuse a publish.
     """
 
-    def __init__(self, interceptors: Sequence[tuple[str, Interceptor]], limit_s: float) -> None:
-        self._interceptors: Final = tuple(interceptors)
+    def __init__(
+        self,
+        interceptors: Sequence[tuple[str, Interceptor]],
+        limit_s: float,
+        rules: Interceptor | None = None,
+    ) -> None:
+        last = () if rules is None else (("rules", rules),)
+        self._interceptors: Final = (*interceptors, *last)
+        self._rules: Final = rules
         self._limit_s: Final = limit_s
         self._counts: Counter[str] = Counter()
         self._logged_s = -_LOG_EVERY_S
@@ -164,6 +173,8 @@ class Interceptors:
 
     def _call(self, name: str, interceptor: Interceptor, event: Event) -> Sequence[Event]:
         try:
+            if interceptor is self._rules:
+                return _checked(event, interceptor(event))
             begun_s = time.perf_counter()
             with self._alarm():
                 result = interceptor(event)

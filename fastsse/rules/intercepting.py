@@ -27,8 +27,8 @@ def make_interceptors(
         problem = OptionProblem("interceptors", value, "an argument", f"installed: {error}")
         raise ConfigError([problem]) from error
     mine = [(getattr(one, "__qualname__", repr(one)), one) for one in own]
-    last = [("rules", rules.intercept)] if rules else []
-    return Interceptors([*named, *mine, *last], config.interceptor_time)
+    last = rules.intercept if rules else None
+    return Interceptors([*named, *mine], config.interceptor_time, last)
 
 
 def intercepting(interceptors: Interceptors, publish: Publish) -> Publish:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 
 from fastsse.config import Config, ConfigError
 from fastsse.errors import Unavailable
+from fastsse.rules.matching import Matcher, Seen
 from fastsse.server import Server
 from tests.auth.minting import SECRET, mint
 from tests.http.raw import connected, request
@@ -310,3 +312,20 @@ async def test_publishes_on_open_connections_are_answered_with_their_ids_after_a
             ids = [event["id"] for name in ("cp", "t") for event in await page(url, name)]
             assert [one.json["id"] for one in (copied, first, second)] == [ids[3], *ids[-2:]]
             assert copy["id"] not in ids
+
+
+async def test_rules_refuse_no_publish_on_a_machine_that_is_busy(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    matches = Matcher.matches
+
+    def slow(matcher: Matcher, seen: Seen) -> bool:
+        time.sleep(0.01)  # As when another process has the core.
+        return matches(matcher, seen)
+
+    monkeypatch.setattr(Matcher, "matches", slow)
+    drop = {"name": "d", "action": "drop", "when": 'event == "y"'}
+    async with serving(drop, interceptor_time="1ms") as server:
+        await server.publish_later("t", "x", event="x")
+        await server.publish_later("t", "y", event="y")
+        assert await data_of(server, "t") == ["x"]
